@@ -1,0 +1,29 @@
+"""zmask-export: compile convolutional networks into engines that find and cover adversarial patches.
+
+The method is Z-Mask (Rossolini, Nesti, Brau, Biondi, Buttazzo, AAAI 2023). The command line is
+``zmask-export``; from Python, :func:`load` opens a built bundle::
+
+    engine = zmask_export.load("engines/icnet")
+    result = engine(image)          # uint8 (H, W, 3)
+    result.flag, result.mask, result.prediction
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zmask_export.runtime.protected import Protected, Result, load
+
+__version__ = "0.1.0"
+
+__all__ = ["Protected", "Result", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use: the command line's --help needs none of it.
+    if name in ("Protected", "Result", "load"):
+        from zmask_export.runtime import protected
+
+        return getattr(protected, name)
+    raise AttributeError(f"module 'zmask_export' has no attribute {name!r}")

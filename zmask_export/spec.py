@@ -1,0 +1,208 @@
+"""Frozen, validated descriptions that the stages hand to each other.
+
+Sizes are (height, width) everywhere.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from zmask_export.errors import InputError, UsageError
+
+
+class Spec(BaseModel):
+    """Base of all specs: frozen, and refuses fields that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Triple = tuple[float, float, float]
+PositiveTriple = tuple[
+    Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
+]
+Side = Annotated[int, Field(ge=1, le=16384)]
+Size = tuple[Side, Side]
+
+Registration = Literal["paper", "aligned"]
+"""How a pooled map is laid back onto the grid (DESIGN: section 4)."""
+Fill = Literal["black", "mean"]
+"""What a covered pixel becomes: black, as in the paper, or the normalisation mean."""
+
+
+class Policy(str, Enum):
+    """What the engine does with the mask.
+
+    - ``detect``: one pass; the prediction of the unmasked image, with flag and mask.
+    - ``mask``: always a second pass on the covered image, the paper's f(x * M).
+    - ``gated``: the second pass only where an image of the batch is flagged.
+    """
+
+    DETECT = "detect"
+    MASK = "mask"
+    GATED = "gated"
+
+
+class Preprocess(Spec):
+    """Normalisation in front of a network: (x - mean) / std per channel, x RGB in [0, 1].
+
+    With ``bgr`` the channels are swapped first, and mean and std are given in BGR order.
+    """
+
+    mean: Triple
+    std: PositiveTriple
+    bgr: bool = False
+
+    @property
+    def rgb_mean(self) -> Triple:
+        """The mean in RGB order: the colour that becomes zero, used by ``fill = mean``."""
+        return (self.mean[2], self.mean[1], self.mean[0]) if self.bgr else self.mean
+
+
+PREPROCESS = {
+    "imagenet": Preprocess(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    # Published ICNet weights: BGR in [0, 255] less the mean, no division.
+    "caffe": Preprocess(
+        mean=(103.939 / 255, 116.779 / 255, 123.68 / 255),
+        std=(1 / 255, 1 / 255, 1 / 255),
+        bgr=True,
+    ),
+    "unit": Preprocess(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
+}
+"""Named normalisations that ``--preprocess`` takes."""
+
+
+class DefenseSpec(Spec):
+    """Everything that shapes Z-Mask, apart from statistics and fitted parameters.
+
+    Attributes:
+        shallow: taps of the set S.
+        deep: taps of the set D.
+        shallow_kernels: average-pooling kernels (h, w) for S on the grid, first to last.
+        deep_kernels: the same for D.
+        grid: (HR, WR) that all heatmaps have.
+        registration: how a pooled map is laid back onto the grid.
+        fill: what a covered pixel becomes.
+    """
+
+    shallow: Annotated[tuple[str, ...], Field(min_length=1)]
+    deep: Annotated[tuple[str, ...], Field(min_length=1)]
+    shallow_kernels: Annotated[tuple[Size, ...], Field(min_length=1)]
+    deep_kernels: Annotated[tuple[Size, ...], Field(min_length=1)]
+    grid: Size
+    registration: Registration = "paper"
+    fill: Fill = "black"
+
+    @model_validator(mode="after")
+    def _check(self) -> DefenseSpec:
+        for label, taps in (("shallow", self.shallow), ("deep", self.deep)):
+            if len(set(taps)) != len(taps):
+                raise ValueError(f"the {label} taps name a tap twice")
+        for kernel in (*self.shallow_kernels, *self.deep_kernels):
+            if kernel[0] > self.grid[0] or kernel[1] > self.grid[1]:
+                raise ValueError(f"kernel {kernel} is larger than the grid {self.grid}")
+        return self
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """All taps, each once: S first, then those of D alone."""
+        return tuple(dict.fromkeys((*self.shallow, *self.deep)))
+
+    def branches(self) -> tuple[tuple[str, tuple[str, ...], tuple[Size, ...]], ...]:
+        """("shallow", taps, kernels) and ("deep", taps, kernels)."""
+        return (
+            ("shallow", self.shallow, self.shallow_kernels),
+            ("deep", self.deep, self.deep_kernels),
+        )
+
+
+class Tolerances(Spec):
+    """The parity contract of one precision (DESIGN: section 9). No value has a default.
+
+    Attributes:
+        logits_atol: a, in |engine - reference| <= a + r * |reference| for the network's outputs.
+        logits_rtol: r of the same.
+        logits_outliers: share of output elements that may exceed that bound.
+        score_rtol: bound on |d - d_ref| / max(|d_ref|, tiny).
+        mask_iou: smallest IoU of covered pixels per image.
+        heatmap_rtol: bound on the heatmaps' difference over the reference's maximum.
+    """
+
+    logits_atol: Annotated[float, Field(ge=0)]
+    logits_rtol: Annotated[float, Field(ge=0)]
+    logits_outliers: Annotated[float, Field(ge=0, le=1)]
+    score_rtol: Annotated[float, Field(ge=0)]
+    mask_iou: Annotated[float, Field(ge=0, le=1)]
+    heatmap_rtol: Annotated[float, Field(ge=0)]
+
+
+class Preset(Spec):
+    """Settings shipped as data under ``calib/``: pooling, grid, sizes, tolerances.
+
+    ``shallow`` and ``deep`` may be left out; the network's own Table 1 sets then apply.
+    ``files`` names the weights and calibration that belong to the preset, beside it.
+    """
+
+    about: str
+    input_size: Size
+    shallow: tuple[str, ...] | None = None
+    deep: tuple[str, ...] | None = None
+    shallow_kernels: tuple[Size, ...]
+    deep_kernels: tuple[Size, ...]
+    grid: Size
+    registration: Registration
+    fill: Fill
+    tolerances: dict[Literal["fp32"], Tolerances]
+    weights: str | None = None
+    calibration: str | None = None
+    patch: str | None = None
+
+    def defense(self, shallow: tuple[str, ...], deep: tuple[str, ...]) -> DefenseSpec:
+        """The defense of this preset; ``shallow`` and ``deep`` apply where it names none."""
+        return DefenseSpec(
+            shallow=self.shallow or shallow,
+            deep=self.deep or deep,
+            shallow_kernels=self.shallow_kernels,
+            deep_kernels=self.deep_kernels,
+            grid=self.grid,
+            registration=self.registration,
+            fill=self.fill,
+        )
+
+
+def load_preset(path: Path) -> Preset:
+    """Read a preset file (YAML).
+
+    Raises:
+        UsageError: no such file.
+        InputError: not YAML, or a field is missing, unknown or out of range (named).
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise UsageError(
+            f"The preset {path} cannot be read.", fix="Give the path of a YAML preset file."
+        ) from exc
+    try:
+        return Preset.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as exc:
+        raise InputError(
+            f"The preset {path} is not valid YAML ({' '.join(str(exc).split())}).",
+            fix="Correct the file; the shipped presets show the form.",
+        ) from exc
+    except ValidationError as exc:
+        raise InputError(
+            f"The preset {path} is wrong: {explain(exc)}.",
+            fix="Correct the named field; the shipped presets show the form.",
+        ) from exc
+
+
+def explain(error: ValidationError) -> str:
+    """The first problem of a pydantic error in a few words: field and message."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where + ': ' if where else ''}{first['msg']}"
