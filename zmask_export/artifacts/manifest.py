@@ -1,0 +1,142 @@
+"""manifest.json: what a bundle is, and the sha256 of every file in it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError, field_validator
+
+from zmask_export.artifacts.files import sha256_file
+from zmask_export.errors import BundleError
+from zmask_export.spec import Fill, Policy, Preprocess, Size, Spec, Tolerances, explain
+
+SCHEMA_VERSION = 1
+FILE_NAME = "manifest.json"
+_MAX_BYTES = 4 << 20
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class TensorInfo(Spec):
+    """An input or output of the engine.
+
+    ``shape`` has "N" for the batch; ``range`` is what the values lie in, in words.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    range: str
+    meaning: str
+
+
+class FileInfo(Spec):
+    """A file of the bundle."""
+
+    sha256: Hash
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class EngineInfo(Spec):
+    """A compiled engine of the bundle."""
+
+    file: str
+    flavour: str
+    version: str
+    capabilities: tuple[str, ...]
+    activation_bytes: int | None
+    weight_bytes: int | None
+    tf32: bool
+    batch: tuple[int, int, int] | int
+
+
+class Manifest(Spec):
+    """The content of manifest.json."""
+
+    schema_version: int
+    tool_version: str
+    name: str
+    model: str
+    policy: Policy
+    precision: str
+    opset: int
+    classes: tuple[str, ...]
+    input_size: Size
+    batch: int | None
+    preprocess: Preprocess
+    fill: Fill
+    threshold: float
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    engines: tuple[EngineInfo, ...]
+    tolerances: Tolerances
+    weights_sha256: Hash
+    calibration_sha256: Hash
+    versions: dict[str, str]
+    files: dict[str, FileInfo]
+
+    @field_validator("files")
+    @classmethod
+    def _plain_names(cls, files: dict[str, FileInfo]) -> dict[str, FileInfo]:
+        for name in files:
+            if not _PLAIN_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no plain file name")
+        return files
+
+
+def describe_files(folder: Path) -> dict[str, FileInfo]:
+    """Size and hash of every file in a folder, the manifest itself left out."""
+    return {
+        path.name: FileInfo(sha256=sha256_file(path), bytes=path.stat().st_size)
+        for path in sorted(folder.iterdir())
+        if path.name != FILE_NAME
+    }
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a bundle and check every file of the bundle against it.
+
+    Nothing but the manifest is parsed; the other files are only hashed.
+
+    Raises:
+        BundleError: no bundle, a damaged manifest, or a file that is missing, changed or extra.
+    """
+    path = folder / FILE_NAME
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise _bad(folder, "has a manifest of enormous size")
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise BundleError(
+            f"{folder} is no bundle: it has no readable {FILE_NAME}.",
+            fix="Give the folder that zmask-export build wrote.",
+        ) from exc
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as exc:
+        raise _bad(folder, f"has a damaged manifest ({explain(exc)})") from exc
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise _bad(folder, f"has schema version {manifest.schema_version}, not {SCHEMA_VERSION}")
+    _check_files(folder, manifest)
+    return manifest
+
+
+def _check_files(folder: Path, manifest: Manifest) -> None:
+    present = {entry.name for entry in folder.iterdir()} - {FILE_NAME}
+    for name in sorted(present ^ manifest.files.keys()):
+        raise _bad(
+            folder, f"{'lacks the file' if name not in present else 'has an extra file'} {name}"
+        )
+    for name, info in manifest.files.items():
+        path = folder / name
+        if path.is_symlink() or not path.is_file():
+            raise _bad(folder, f"has something else than a file called {name}")
+        if path.stat().st_size != info.bytes or sha256_file(path) != info.sha256:
+            raise _bad(folder, f"has a changed file {name}")
+
+
+def _bad(folder: Path, what: str) -> BundleError:
+    return BundleError(f"The bundle {folder} {what}.", fix="Build it again, or copy it again.")
