@@ -1,0 +1,1 @@
+"""Images, label maps and drawn street scenes."""
