@@ -1,0 +1,99 @@
+"""The Fusion and Detection Block (Section 3.2, Eq. 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+PARAMETERS = ("w1", "b1", "w2", "b2", "w3", "b3", "w4", "b4")
+"""Order of the eight parameters in a calibration file."""
+
+
+def soft_threshold(x: Tensor, w: Tensor, b: Tensor, v: Tensor, c: Tensor) -> Tensor:
+    """One soft-thresholding block: sigmoid(v tanh(w x + b) + c), in (0, 1)."""
+    return torch.sigmoid(v * torch.tanh(w * x + b) + c)
+
+
+def deep_gate(deep: Tensor, parameters: Tensor) -> Tensor:
+    """g: the first block, on HD. Same shape as ``deep``, in (0, 1)."""
+    return soft_threshold(deep, *parameters[:4])
+
+
+def soft_mask(shallow: Tensor, deep: Tensor, parameters: Tensor) -> Tensor:
+    """M~: the second block on g * HS.
+
+    Args:
+        shallow: HS (N, 1, HR, WR).
+        deep: HD (N, 1, HR, WR).
+        parameters: the eight parameters (8,), ordered as :data:`PARAMETERS`.
+    """
+    return soft_threshold(deep_gate(deep, parameters) * shallow, *parameters[4:])
+
+
+def score(shallow: Tensor, deep: Tensor, mask: Tensor) -> Tensor:
+    """d = sum(HS * HD * M~) / sum(M~) per image, (N,); 0 where the soft mask sums to 0."""
+    total = mask.sum(dim=(1, 2, 3))
+    weighted = (shallow * deep * mask).sum(dim=(1, 2, 3))
+    return torch.where(total > 0, weighted / torch.where(total > 0, total, 1.0), 0.0)
+
+
+def nearest_indices(size_out: int, size_in: int) -> Tensor:
+    """Source index of each output position, nearest neighbour with half-pixel centres (int64)."""
+    return (2 * torch.arange(size_out) + 1) * size_in // (2 * size_out)
+
+
+def keep_mask(soft: Tensor, flag: Tensor, size: tuple[int, int]) -> Tensor:
+    """M of Eq. 4 at image resolution: 1 = keep, 0 = covered.
+
+    Args:
+        soft: M~ (N, 1, HR, WR).
+        flag: bool (N,); unflagged images keep every pixel.
+        size: (H, W) of the image.
+
+    Returns:
+        Float (N, 1, H, W) of zeros and ones.
+    """
+    covered = (soft > 0.5) & flag[:, None, None, None]
+    rows = nearest_indices(size[0], soft.shape[2]).to(soft.device)
+    columns = nearest_indices(size[1], soft.shape[3]).to(soft.device)
+    return (~covered[:, :, rows][:, :, :, columns]).to(soft.dtype)
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What the defense says about a batch.
+
+    Attributes:
+        shallow, deep: HS, HD (N, 1, HR, WR).
+        soft_mask: M~ (N, 1, HR, WR) in (0, 1).
+        score: d (N,).
+        flag: d > threshold, bool (N,).
+        mask: M (N, 1, H, W), 1 = keep, 0 = covered.
+    """
+
+    shallow: Tensor
+    deep: Tensor
+    soft_mask: Tensor
+    score: Tensor
+    flag: Tensor
+    mask: Tensor
+
+
+def detect(
+    shallow: Tensor, deep: Tensor, parameters: Tensor, threshold: Tensor, size: tuple[int, int]
+) -> Detection:
+    """Fusion, score, flag and mask of a batch (Eq. 4).
+
+    Args:
+        shallow: HS (N, 1, HR, WR).
+        deep: HD (N, 1, HR, WR).
+        parameters: (8,).
+        threshold: lambda0, a scalar tensor.
+        size: (H, W) of the images.
+    """
+    soft = soft_mask(shallow, deep, parameters)
+    d = score(shallow, deep, soft)
+    flag = d > threshold
+    return Detection(shallow, deep, soft, d, flag, keep_mask(soft, flag, size))

@@ -1,0 +1,43 @@
+"""The operators of Eq. 3, written as the paper writes them: R (resize) and A_i (average pooling)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from zmask_export.spec import Registration, Size
+
+
+def resize(x: Tensor, grid: Size) -> Tensor:
+    """R: bilinear interpolation with half-pixel centres of (N, C, h, w) to (N, C, HR, WR)."""
+    if tuple(x.shape[2:]) == tuple(grid):
+        return x
+    return F.interpolate(x, size=grid, mode="bilinear", align_corners=False)
+
+
+def average_pool(x: Tensor, kernel: Size, registration: Registration) -> Tensor:
+    """A_i: the mean over a kh x kw window at stride 1.
+
+    ``paper``: only windows that lie inside, so (N, C, h, w) becomes (N, C, h - kh + 1, w - kw + 1).
+    ``aligned``: a window centred on each position and clipped at the border, averaging the pixels
+    inside; the size stays. A window of even length k reaches (k - 1) // 2 up and left, k // 2 down
+    and right.
+
+    A 2-D mean is taken as two 1-D means, which is the same and far cheaper.
+    """
+    kh, kw = kernel
+    if registration == "paper":
+        return F.avg_pool2d(F.avg_pool2d(x, (kh, 1), stride=1), (1, kw), stride=1)
+    x = _clipped_mean(x, (kh, 1), (0, 0, (kh - 1) // 2, kh // 2))
+    return _clipped_mean(x, (1, kw), ((kw - 1) // 2, kw // 2, 0, 0))
+
+
+def _clipped_mean(x: Tensor, kernel: Size, pad: tuple[int, int, int, int]) -> Tensor:
+    """Zeros around x add nothing to a window's sum; dividing by its share inside undoes them."""
+    inside = F.avg_pool2d(F.pad(x.new_ones(1, 1, *x.shape[2:]), pad), kernel, stride=1)
+    return F.avg_pool2d(F.pad(x, pad), kernel, stride=1) / inside
+
+
+def stage(x: Tensor, kernel: Size, grid: Size, registration: Registration) -> Tensor:
+    """P_i = R(A_i(R(z))), (N, C, h, w) to (N, C, HR, WR)."""
+    return resize(average_pool(resize(x, grid), kernel, registration), grid)
