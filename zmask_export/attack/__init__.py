@@ -1,0 +1,1 @@
+"""Adversarial patches: placement, appearance changes, losses, crafting, patch files."""
