@@ -1,0 +1,1 @@
+"""nn.Module to a bare ONNX graph with taps."""

@@ -1,0 +1,93 @@
+"""nn.Module to bare ONNX graph, with the taps as extra outputs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from zmask_export.errors import CompileError
+from zmask_export.export.names import name_by_module
+from zmask_export.models.bare import BareNetwork
+from zmask_export.spec import Size
+
+OPSET = 20
+"""ONNX operator set of every graph this package writes."""
+
+TAP_PREFIX = "tap."
+"""A tap's output in the bare graph is called ``tap.<name>``."""
+
+MAX_BATCH = 64
+"""Largest batch of a graph with a dynamic batch."""
+
+
+class _Flat(nn.Module):
+    """Outputs and taps as one tuple, as an exporter wants them."""
+
+    def __init__(self, bare: BareNetwork) -> None:
+        super().__init__()
+        self.bare = bare
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        outputs, features = self.bare(image)
+        return (*outputs.values(), *features.values())
+
+
+def export_bare(bare: BareNetwork, size: Size, batch: int | None = None) -> ir.Model:
+    """Export a network with its normalisation and taps.
+
+    Args:
+        bare: the network; every path it reads becomes an output ``tap.<name>``.
+        size: input (H, W); fixed in the graph.
+        batch: fixed batch size, or None for a dynamic one.
+
+    Returns:
+        A model with input ``image`` float32 (N, 3, H, W), constants folded, batch norms merged into
+        convolutions, node names ``network/<module path>/<operator>``.
+
+    Raises:
+        CompileError: the exporter cannot translate the network.
+        ShapeError: the network refuses the input size.
+    """
+    # Two images while tracing: a batch of 1 would be taken for a constant.
+    example = torch.rand(batch or 2, 3, *size)
+    dynamic = None if batch else ({0: torch.export.Dim("N", min=1, max=MAX_BATCH)},)
+    names = [*bare.outputs, *(f"{TAP_PREFIX}{tap}" for tap in bare.paths)]
+    quiet = logging.getLogger("torch.onnx")
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                _Flat(bare),
+                (example,),
+                dynamo=True,
+                dynamic_shapes=dynamic,
+                input_names=["image"],
+                output_names=names,
+                opset_version=OPSET,
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as exc:
+        raise CompileError(
+            f"The network cannot be exported to ONNX ({_reason(exc)}).",
+            fix="Keep to tensor operations that torch.export can trace.",
+        ) from exc
+    finally:
+        quiet.setLevel(level)
+    if program is None:
+        raise CompileError("The exporter returned nothing.", fix="Update torch to 2.6 or newer.")
+    model = program.model
+    name_by_module(model.graph, strip=("bare", "network"))
+    return model
+
+
+def _reason(exc: BaseException) -> str:
+    cause = exc.__cause__ or exc
+    return str(cause).strip().splitlines()[0][:200]

@@ -1,0 +1,1 @@
+"""Bare graph to protected graph: plan, z-score, cascade, fusion, gate."""
