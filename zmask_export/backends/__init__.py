@@ -1,0 +1,1 @@
+"""What compiles and runs graphs: ONNX Runtime, TensorRT and TensorRT-RTX."""

@@ -1,0 +1,84 @@
+"""ONNX Runtime: the runner that is everywhere."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from zmask_export.backends.runner import Arrays
+from zmask_export.errors import BackendError, ShapeError
+
+_ONLY_FATAL = 4
+
+
+@functools.cache
+def gpu_count() -> int:
+    """Number of NVIDIA GPUs that the driver shows; 0 without a driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+class OnnxRuntimeRunner:
+    """Runs an ONNX graph on a GPU where there is one, else on the CPU.
+
+    Args:
+        model: the graph's bytes.
+        threads: CPU threads; 0 lets ONNX Runtime choose.
+
+    Raises:
+        BackendError: ONNX Runtime refuses the graph.
+    """
+
+    def __init__(self, model: bytes, *, threads: int = 0) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = _ONLY_FATAL
+        options.intra_op_num_threads = threads
+        # Asking for CUDA where no GPU is prints loader errors: look before asking.
+        cuda = gpu_count() > 0 and "CUDAExecutionProvider" in ort.get_available_providers()
+        providers = (["CUDAExecutionProvider"] if cuda else []) + ["CPUExecutionProvider"]
+        try:
+            self._session = ort.InferenceSession(model, options, providers=providers)
+        except Exception as exc:  # ONNX Runtime's errors share no base class but this
+            raise BackendError(
+                f"ONNX Runtime cannot load the graph ({_short(exc)}).",
+                fix="Build it again with this version of zmask-export and ONNX Runtime.",
+            ) from exc
+        used = self._session.get_providers()[0]
+        self.name = f"onnxruntime-{used.removesuffix('ExecutionProvider').lower()}"
+        self._shapes = {i.name: list(i.shape) for i in self._session.get_inputs()}
+        self._outputs = [o.name for o in self._session.get_outputs()]
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        for name, shape in self._shapes.items():
+            given = inputs[name].shape
+            fits = len(given) == len(shape) and all(
+                not isinstance(want, int) or want == have
+                for want, have in zip(shape, given, strict=True)
+            )
+            if not fits:
+                raise ShapeError(
+                    f"The input {name} has shape {given}; the graph takes {tuple(shape)}.",
+                    fix="Resize the image, or build with another --input-size or --batch.",
+                )
+        try:
+            values = self._session.run(self._outputs, dict(inputs))
+        except Exception as exc:  # ONNX Runtime's errors share no base class but this
+            raise BackendError(
+                f"ONNX Runtime failed ({_short(exc)}).", fix="Give a smaller batch or more memory."
+            ) from exc
+        return dict(zip(self._outputs, values, strict=True))
+
+
+def _short(exc: BaseException) -> str:
+    return " ".join(str(exc).split())[:300]
