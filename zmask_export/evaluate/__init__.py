@@ -1,0 +1,1 @@
+"""Metrics, and how well a bundle defends."""

@@ -1,0 +1,1 @@
+"""Running a built bundle; imports neither torch nor torchvision."""

@@ -1,0 +1,1 @@
+"""Parity: reference against runner."""

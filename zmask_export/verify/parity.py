@@ -1,0 +1,201 @@
+"""Reference against runner: the parity contract of a build (DESIGN: section 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from zmask_export.backends.runner import Arrays, Runner
+from zmask_export.data.images import to_float
+from zmask_export.defense.zmask import ZMask
+from zmask_export.errors import ParityError
+from zmask_export.evaluate.metrics import mask_iou
+from zmask_export.spec import Spec, Tolerances
+
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+class Comparison(Spec):
+    """One image, reference against runner.
+
+    Attributes:
+        image: name of the image.
+        batch: how many images the runner took at once.
+        score, score_reference: d.
+        score_error: |d - d_ref| / |d_ref|.
+        margin: |d_ref - threshold| / threshold, how far the image stands from the decision.
+        flag, flag_reference: the decision.
+        mask_iou: IoU of the covered pixels.
+        output_error: largest |a - b| over the network's outputs.
+        outliers: share of those that exceed the tolerance.
+        heatmap_error: largest difference of a heatmap over the reference's maximum.
+        problems: what breaks the contract; empty where it holds.
+    """
+
+    image: str
+    batch: int
+    score: float
+    score_reference: float
+    score_error: float
+    margin: float
+    flag: bool
+    flag_reference: bool
+    mask_iou: float
+    output_error: float
+    outliers: float
+    heatmap_error: float
+    problems: tuple[str, ...]
+
+
+class ParityReport(Spec):
+    """All comparisons of a build. ``band`` is the share around the threshold where flags may differ."""
+
+    runner: str
+    policy: str
+    threshold: float
+    band: float
+    tolerances: Tolerances
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def problems(self) -> list[str]:
+        """Everything that breaks the contract."""
+        return [f"{c.image} (batch {c.batch}): {p}" for c in self.comparisons for p in c.problems]
+
+    def require(self) -> None:
+        """Raise where the contract is broken.
+
+        Raises:
+            ParityError: with the first problems.
+        """
+        problems = self.problems
+        if problems:
+            more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+            raise ParityError(
+                f"The engine differs from the reference: {'; '.join(problems[:3])}{more}.",
+                fix="Report this with the command that you ran; do not deploy the engine.",
+            )
+
+
+def verify(
+    reference: ZMask,
+    runner: Runner,
+    images: Sequence[tuple[str, NDArray[np.uint8]]],
+    tolerances: Tolerances,
+    *,
+    batches: Sequence[int] = (1, 4),
+    on_image: Callable[[int], None] | None = None,
+) -> ParityReport:
+    """Run both on the same images, one by one through the reference, in batches through the runner.
+
+    Args:
+        reference: the literal form; its policy must be the graph's.
+        runner: what runs the graph.
+        images: names and uint8 pixels (H, W, 3) of one size.
+        tolerances: the contract.
+        batches: batch sizes for the runner; the last batch of a size wraps around.
+        on_image: told the number of images that the reference has done.
+    """
+    threshold = float(reference.get_buffer("threshold"))
+    expected = []
+    for index, (_, image) in enumerate(images):
+        expected.append(reference_outputs(reference, image))
+        if on_image is not None:
+            on_image(index + 1)
+    comparisons = []
+    for batch in batches:
+        for start in range(0, len(images), batch):
+            picked = [(start + k) % len(images) for k in range(batch)]
+            got = runner.run(
+                {
+                    "image": to_float([images[i][1] for i in picked]),
+                    "threshold": np.array([threshold], np.float32),
+                }
+            )
+            for row, index in enumerate(picked):
+                actual = {name: value[row : row + 1] for name, value in got.items()}
+                comparisons.append(
+                    compare(images[index][0], batch, expected[index], actual, threshold, tolerances)
+                )
+    return ParityReport(
+        runner=runner.name,
+        policy=reference.policy.value,
+        threshold=threshold,
+        band=tolerances.score_rtol,
+        tolerances=tolerances,
+        comparisons=tuple(comparisons),
+    )
+
+
+def reference_outputs(reference: ZMask, image: NDArray[np.uint8]) -> Arrays:
+    """The reference's outputs for one image, batch dimension kept."""
+    with torch.inference_mode():
+        outputs = reference(torch.from_numpy(to_float([image])))
+    return {name: value.numpy() for name, value in outputs.items()}
+
+
+def compare(
+    name: str, batch: int, expected: Arrays, actual: Arrays, threshold: float, limits: Tolerances
+) -> Comparison:
+    """Compare the outputs of one image and list what breaks the contract."""
+    d, d_ref = float(actual["score"][0]), float(expected["score"][0])
+    score_error = abs(d - d_ref) / max(abs(d_ref), _TINY)
+    margin = abs(d_ref - threshold) / max(threshold, _TINY)
+    flag, flag_ref = bool(actual["flag"][0]), bool(expected["flag"][0])
+    iou = mask_iou(actual["mask"] < 0.5, expected["mask"] < 0.5)
+    heat = max(_relative(actual[key], value) for key, value in expected.items() if "heatmap" in key)
+    worst, outliers = _output_error(expected, actual, limits)
+    problems = []
+    if not np.isfinite(d) or score_error > limits.score_rtol:
+        problems.append(f"score {d:.6g} against {d_ref:.6g}")
+    if flag != flag_ref and margin > limits.score_rtol:
+        problems.append(f"flag {flag} against {flag_ref} at a margin of {margin:.2g}")
+    if heat > limits.heatmap_rtol:
+        problems.append(f"heatmap off by {heat:.2g} of its maximum")
+    if flag == flag_ref:
+        # Where the flags differ inside the band, mask and prediction differ by design.
+        if iou < limits.mask_iou:
+            problems.append(f"mask IoU {iou:.5f}")
+        if outliers > limits.logits_outliers:
+            problems.append(f"{outliers:.2%} of the outputs off, by up to {worst:.2g}")
+    return Comparison(
+        image=name,
+        batch=batch,
+        score=d,
+        score_reference=d_ref,
+        score_error=score_error,
+        margin=margin,
+        flag=flag,
+        flag_reference=flag_ref,
+        mask_iou=iou,
+        output_error=worst,
+        outliers=outliers,
+        heatmap_error=heat,
+        problems=tuple(problems),
+    )
+
+
+_DEFENSE_OUTPUTS = ("mask", "score", "flag", "soft_mask")
+
+
+def _output_error(expected: Arrays, actual: Arrays, limits: Tolerances) -> tuple[float, float]:
+    worst, outliers = 0.0, 0.0
+    for name, value in expected.items():
+        if name in _DEFENSE_OUTPUTS or "heatmap" in name:
+            continue
+        error = np.abs(actual[name] - value)
+        bound = limits.logits_atol + limits.logits_rtol * np.abs(value)
+        # A value that is not finite is never within a bound.
+        outliers = max(outliers, float((~(error <= bound)).mean()))
+        worst = max(worst, float(error.max()))
+    return worst, outliers
+
+
+def _relative(actual: NDArray[Any], expected: NDArray[Any]) -> float:
+    largest = float(np.abs(expected).max())
+    error = float(np.abs(actual - expected).max())
+    return error / largest if largest > 0 else error
