@@ -1,0 +1,97 @@
+"""The command line: one file a verb, errors shown as two lines."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from zmask_export import __version__
+from zmask_export.artifacts.files import output_error
+from zmask_export.errors import ZMaskError
+
+_VERBS = {
+    "build": "Build a protected, verified engine for a network.",
+    "calibrate": "Measure a network's activations on clean images.",
+    "craft": "Craft a universal adversarial patch.",
+    "evaluate": "Measure how well a bundle defends, on labelled images.",
+    "fit": "Fit the fusion block and choose the threshold.",
+    "run": "Run images through a bundle: predictions, masks, JSON lines.",
+    "verify": "Compare a bundle with the PyTorch reference again.",
+}
+
+
+class _Verbs(click.Group):
+    """Loads a verb's module when it is used, so that --help needs neither torch nor TensorRT."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _VERBS:
+            return None
+        return importlib.import_module(f"zmask_export.cli.{name}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(_VERBS.items()))
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="zmask-export")
+def cli() -> None:
+    """Compile convolutional networks into engines that find and cover adversarial patches.
+
+    \b
+    Examples:
+      zmask-export build --model icnet
+      zmask-export run engines/icnet street.png --out results
+      zmask-export COMMAND --help
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point. Errors of ours become two lines and their exit code; never a traceback."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        result: Any = cli.main(args=given, prog_name="zmask-export", standalone_mode=False)
+    except ZMaskError as exc:
+        return _show(exc, as_json="--json" in given)
+    except click.exceptions.Abort:
+        click.echo("Interrupted. Long runs go on where they stopped when started again.", err=True)
+        return 130
+    except click.exceptions.Exit as exc:
+        return exc.exit_code
+    except click.ClickException as exc:
+        exc.show()
+        return exc.exit_code
+    except OSError as exc:
+        return _show(output_error(Path(exc.filename or "."), exc), as_json="--json" in given)
+    except MemoryError:
+        click.echo(
+            "Error: out of memory.\n  Fix: give a smaller --batch or --input-size.", err=True
+        )
+        return 6
+    return result if isinstance(result, int) else 0
+
+
+def _show(error: ZMaskError, *, as_json: bool) -> int:
+    if as_json:
+        record = {"error": type(error).__name__, "what": error.what, "fix": error.fix}
+        click.echo(json.dumps(record))
+    else:
+        click.echo(f"Error: {error}", err=True)
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from zmask_export.errors import UsageError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+PATH = click.Path(path_type=Path)
+
+
+class SizeType(click.ParamType):  # type: ignore[type-arg]
+    """HxW, such as 360x480."""
+
+    name = "HxW"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        height, cross, width = str(value).lower().partition("x")
+        if not (cross and height.isdigit() and width.isdigit() and int(height) and int(width)):
+            raise UsageError(
+                f"{value!r} is no size.", fix="Give height x width in pixels, such as 360x480."
+            )
+        return int(height), int(width)
+
+
+def network_options(function: Function) -> Function:
+    """--model and everything that says which network is meant."""
+    for option in reversed(
+        (
+            click.option("--model", required=True, help="Network, such as icnet."),
+            click.option(
+                "--preset",
+                help="Preset: a YAML file, or paper. Default: the network's own demo preset.",
+            ),
+            click.option("--weights", type=PATH, help="Checkpoint (.safetensors, .pt, .pth)."),
+            click.option("--random-weights", is_flag=True, help="Seeded random weights."),
+            click.option(
+                "--preprocess", help="Normalisation of the weights: imagenet, caffe or unit."
+            ),
+            click.option("--input-size", type=SizeType(), help="Input size, such as 360x480."),
+            click.option("--shallow", help="Taps of S, separated by commas."),
+            click.option("--deep", help="Taps of D, separated by commas."),
+            click.option(
+                "--registration",
+                type=click.Choice(["paper", "aligned"]),
+                help="How pooled maps are laid back onto the grid.",
+            ),
+            click.option(
+                "--fill", type=click.Choice(["black", "mean"]), help="Colour of covered pixels."
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def network_from(values: dict[str, Any]) -> Any:
+    """Take the options of :func:`network_options` out of ``values``."""
+    from zmask_export.pipeline.network import NetworkOptions
+
+    return NetworkOptions(
+        model=values.pop("model"),
+        preset=values.pop("preset"),
+        weights=values.pop("weights"),
+        random_weights=values.pop("random_weights"),
+        preprocess=values.pop("preprocess"),
+        input_size=values.pop("input_size"),
+        shallow=_names(values.pop("shallow")),
+        deep=_names(values.pop("deep")),
+        registration=values.pop("registration"),
+        fill=values.pop("fill"),
+    )
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",")) if text else ()
+
+
+on_bad_image = click.option(
+    "--on-bad-image",
+    type=click.Choice(["error", "skip", "convert"]),
+    default="error",
+    show_default=True,
+    help="What to do with files that are no 8-bit RGB image.",
+)
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

@@ -1,0 +1,42 @@
+"""zmask-export run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from zmask_export.cli.options import PATH, on_bad_image
+
+
+@click.command("run")
+@click.argument("bundle", type=PATH)
+@click.argument("paths", type=PATH, nargs=-1, metavar="IMAGE...")
+@click.option("--out", type=PATH, help="Folder for pictures and results.jsonl.")
+@click.option("--threshold", type=float, help="lambda0. Default: the calibrated one.")
+@on_bad_image
+def command(
+    bundle: Path,
+    paths: tuple[Path, ...],
+    out: Path | None,
+    threshold: float | None,
+    on_bad_image: Any,
+) -> None:
+    """Run images through a bundle: predictions, masks, JSON lines.
+
+    Prints one JSON line an image. With --out it also writes the prediction in class colours, the mask
+    (white = kept) and an overlay on which covered pixels are hatched.
+
+    \b
+    Examples:
+      zmask-export run engines/icnet street.png --out results
+      zmask-export run engines/icnet frames/ --out results > results.jsonl
+    """
+    from zmask_export.cli.console import ConsoleReporter
+    from zmask_export.pipeline.run import RunOptions, run
+    from zmask_export.runtime.protected import load
+
+    options = RunOptions(out, threshold, on_bad_image)
+    for record in run(load(bundle), paths, options, reporter=ConsoleReporter()):
+        click.echo(record.model_dump_json())

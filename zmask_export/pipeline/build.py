@@ -1,0 +1,219 @@
+"""build: a network to a verified bundle, every step in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from zmask_export.artifacts.calibration import Calibration
+from zmask_export.artifacts.manifest import Manifest
+from zmask_export.attack import patch as patches
+from zmask_export.backends.onnx_runtime import OnnxRuntimeRunner
+from zmask_export.backends.tensorrt import BatchRange, CompiledEngine, compile_engine
+from zmask_export.data.images import OnBad
+from zmask_export.defense.zmask import ZMask
+from zmask_export.errors import CalibrationError, OutputError, UsageError
+from zmask_export.export.bare import MAX_BATCH, export_bare
+from zmask_export.fuse.emit import Fused, FuseOptions, fuse
+from zmask_export.pipeline.bundle import write_bundle
+from zmask_export.pipeline.calibrate import calibrate
+from zmask_export.pipeline.fit import FitOptions, fit
+from zmask_export.pipeline.network import (
+    NetworkOptions,
+    OpenNetwork,
+    load_calibration,
+    open_network,
+)
+from zmask_export.pipeline.probe import noise_patch, probe_images, source_of
+from zmask_export.pipeline.progress import Reporter, Silent
+from zmask_export.pipeline.targets import Target, flavours
+from zmask_export.spec import Policy
+from zmask_export.verify.parity import ParityReport, verify
+
+SCENES = 6
+"""Drawn scenes that random weights are calibrated and fitted on."""
+PROBES = 2
+"""Images, clean and patched, that a build is verified on."""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What a user says about a build.
+
+    Attributes:
+        network: which network.
+        out: the bundle's folder.
+        force: replace an existing bundle.
+        policy: what the engine does with the mask.
+        target: which engines to compile.
+        calibration: a fitted calibration file; None takes the shipped one, or makes one of
+            ``images``.
+        images: clean images to calibrate and fit on.
+        patches: patches to fit on and to verify with.
+        batch: fixed batch of the graph; None for a dynamic one.
+        max_batch: largest batch of a dynamic engine.
+        capabilities: compute capabilities of a tensorrt-rtx engine.
+        raw_taps: also output the tapped activations.
+        on_bad: what to do with images that are no 8-bit RGB.
+        fit: how to fit.
+    """
+
+    network: NetworkOptions
+    out: Path
+    force: bool = False
+    policy: Policy = Policy.GATED
+    target: Target = "auto"
+    calibration: Path | None = None
+    images: Path | None = None
+    patches: tuple[Path, ...] = ()
+    batch: int | None = None
+    max_batch: int = 4
+    capabilities: tuple[str, ...] = ()
+    raw_taps: bool = False
+    on_bad: OnBad = "error"
+    fit: FitOptions = field(default_factory=FitOptions)
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build made."""
+
+    out: Path
+    manifest: Manifest
+    parity: ParityReport
+
+
+def build(options: BuildOptions, *, reporter: Reporter | None = None) -> Built:
+    """Open, calibrate where needed, export, fuse, verify, compile, bundle.
+
+    Raises:
+        ZMaskError: of the step that failed; nothing is left at ``options.out``.
+    """
+    reporter = reporter or Silent()
+    if options.out.exists() and not options.force:
+        raise OutputError(
+            f"{options.out} exists already.", fix="Pass --force to replace it, or --out."
+        )
+    if options.batch is None and not 1 <= options.max_batch <= MAX_BATCH:
+        raise UsageError(
+            f"A largest batch of {options.max_batch} is not possible.",
+            fix=f"Choose --max-batch between 1 and {MAX_BATCH}.",
+        )
+    chosen, notes = flavours(options.target)
+    for note in notes:
+        reporter.note(note)
+    with reporter.bar("opening", 1) as advance:
+        opened = open_network(options.network)
+        advance(1)
+    calibration, attack = obtain_calibration(opened, options, reporter)
+
+    with reporter.bar("exporting", 2) as advance:
+        bare = export_bare(
+            opened.bare(calibration.header.defense), opened.input_size, options.batch
+        )
+        advance(1, "fusing")
+        fused = fuse(bare, calibration, FuseOptions(options.policy, options.raw_taps))
+        model = fused.to_bytes()
+        advance(2)
+    parity = check(opened, calibration, options, model, attack, reporter)
+    parity.require()
+
+    batch = None if options.batch else BatchRange(largest=options.max_batch)
+    engines: list[CompiledEngine] = []
+    with reporter.bar("compiling", len(chosen)) as advance:
+        for flavour in chosen:
+            engines.append(
+                compile_engine(model, flavour, batch=batch, capabilities=options.capabilities)
+            )
+            advance(len(engines), flavour)
+    manifest = write_bundle(
+        options.out,
+        force=options.force,
+        calibration=calibration,
+        policy=options.policy,
+        classes=opened.class_names,
+        tolerances=opened.preset.tolerances["fp32"],
+        batch=options.batch,
+        onnx_model=model,
+        signature=_signature(fused),
+        engines=engines,
+        engine_batch=batch,
+        parity=parity,
+    )
+    return Built(options.out, manifest, parity)
+
+
+def obtain_calibration(
+    opened: OpenNetwork, options: BuildOptions, reporter: Reporter
+) -> tuple[Calibration, Tensor]:
+    """The calibration to build with, and the patch to verify with.
+
+    A given file comes first, then images, then the shipped file where the weights are the shipped
+    ones; random weights are calibrated on drawn scenes and fitted on a patch of noise.
+
+    Raises:
+        CalibrationError: there is none, or it does not fit the network.
+    """
+    shipped = opened.shipped
+    named = [(path.name, patches.load(path)) for path in options.patches]
+    if not named and shipped.patch is not None and shipped.patch.exists():
+        named = [(shipped.patch.name, patches.load(shipped.patch))]
+    if not named:
+        named = [("noise", noise_patch(opened.input_size))]
+    attack = named[0][1]
+    if options.calibration is not None:
+        return load_calibration(options.calibration, opened), attack
+    if options.images is None and not options.network.random_weights:
+        if shipped.calibration is None or options.network.weights is not None:
+            raise CalibrationError(
+                "These weights have no calibration yet.",
+                fix="Give clean images with --images, or a calibration file with --calibration.",
+            )
+        return load_calibration(shipped.calibration, opened), attack
+    source = source_of(
+        options.images, opened.input_size, count=_count(options), on_bad=options.on_bad
+    )
+    statistics = calibrate(opened, source, batch=1, reporter=reporter)
+    return fit(opened, statistics, source, named, options.fit, reporter=reporter), attack
+
+
+def _count(options: BuildOptions) -> int:
+    return SCENES if options.images is None else 500
+
+
+def check(
+    opened: OpenNetwork,
+    calibration: Calibration,
+    options: BuildOptions,
+    model: bytes,
+    patch: Tensor,
+    reporter: Reporter,
+) -> ParityReport:
+    """Compare the fused graph with the literal reference on clean and patched scenes."""
+    reference = ZMask(opened.bare(calibration.header.defense), calibration, options.policy)
+    probes = probe_images(source_of(None, opened.input_size, count=PROBES), patch)
+    with reporter.bar("verifying", len(probes)) as advance:
+        return verify(
+            reference,
+            OnnxRuntimeRunner(model),
+            probes,
+            opened.preset.tolerances["fp32"],
+            batches=(options.batch,) if options.batch else (1, 4),
+            on_image=advance,
+        )
+
+
+def _signature(
+    fused: Fused,
+) -> tuple[list[tuple[str, list[int | str]]], list[tuple[str, list[int | str]]]]:
+    graph = fused.model.graph
+
+    def shapes(values: object) -> list[tuple[str, list[int | str]]]:
+        return [
+            (v.name or "", [d if isinstance(d, int) else "N" for d in v.shape or ()])
+            for v in values  # type: ignore[attr-defined]
+        ]
+
+    return shapes(graph.inputs), shapes(graph.outputs)

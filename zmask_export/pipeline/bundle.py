@@ -1,0 +1,157 @@
+"""Writing a bundle: graph, engines, calibration, parity, manifest."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from zmask_export import __version__
+from zmask_export.artifacts.calibration import Calibration
+from zmask_export.artifacts.files import new_directory
+from zmask_export.artifacts.manifest import (
+    FILE_NAME,
+    SCHEMA_VERSION,
+    EngineInfo,
+    Manifest,
+    TensorInfo,
+    describe_files,
+)
+from zmask_export.backends.tensorrt import BatchRange, CompiledEngine
+from zmask_export.export.bare import OPSET
+from zmask_export.runtime.protected import ONNX_FILE
+from zmask_export.spec import Policy, Tolerances
+from zmask_export.verify.parity import ParityReport
+
+CALIBRATION_FILE = "calibration.safetensors"
+PARITY_FILE = "parity.json"
+
+_MEANINGS = {
+    "logits": ("any", "class scores of every pixel, before softmax"),
+    "mask": ("0 or 1", "1 = the pixel was kept, 0 = it is covered"),
+    "score": ("[0, inf)", "over-activation d; compare with the threshold"),
+    "flag": ("false or true", "whether an adversarial object was found"),
+    "soft_mask": ("(0, 1)", "soft mask on the grid; covered above 0.5"),
+    "heatmap_shallow": ("[0, inf)", "largest over-activation of the shallow layers"),
+    "heatmap_deep": ("[0, inf)", "largest over-activation of the deep layers"),
+}
+_PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime-gpu", "onnxruntime", "torch")
+
+
+def write_bundle(
+    out: Path,
+    *,
+    force: bool,
+    calibration: Calibration,
+    policy: Policy,
+    classes: tuple[str, ...],
+    tolerances: Tolerances,
+    batch: int | None,
+    onnx_model: bytes,
+    signature: tuple[Sequence[tuple[str, Any]], Sequence[tuple[str, Any]]],
+    engines: Sequence[CompiledEngine],
+    engine_batch: BatchRange | None,
+    parity: ParityReport,
+) -> Manifest:
+    """Write the folder whole, or not at all.
+
+    Args:
+        out: where to.
+        force: replace what is there.
+        calibration, policy, classes, tolerances, batch: go into the manifest.
+        onnx_model: the fused graph.
+        signature: names and shapes of the graph's inputs and outputs.
+        engines: compiled engines.
+        engine_batch: batches that the engines take; None for the graph's fixed one.
+        parity: the verified report.
+
+    Raises:
+        OutputError: it exists already, or cannot be written.
+    """
+    header = calibration.header
+    with new_directory(out, force=force) as folder:
+        (folder / ONNX_FILE).write_bytes(onnx_model)
+        (folder / CALIBRATION_FILE).write_bytes(calibration.to_bytes())
+        (folder / PARITY_FILE).write_text(parity.model_dump_json(indent=2) + "\n", "utf-8")
+        for engine in engines:
+            (folder / engine_file(engine)).write_bytes(engine.data)
+        manifest = Manifest(
+            schema_version=SCHEMA_VERSION,
+            tool_version=__version__,
+            name=out.name,
+            model=header.model,
+            policy=policy,
+            precision="fp32",
+            opset=OPSET,
+            classes=classes,
+            input_size=header.input_size,
+            batch=batch,
+            preprocess=header.preprocess,
+            fill=header.defense.fill,
+            threshold=calibration.require_fitted()[1],
+            inputs=tuple(_describe(name, shape) for name, shape in signature[0]),
+            outputs=tuple(_describe(name, shape) for name, shape in signature[1]),
+            engines=tuple(_engine_info(engine, batch, engine_batch) for engine in engines),
+            tolerances=tolerances,
+            weights_sha256=header.weights_sha256,
+            calibration_sha256=calibration.sha256(),
+            versions=_versions(engines),
+            files=describe_files(folder),
+        )
+        (folder / FILE_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
+    return manifest
+
+
+def engine_file(engine: CompiledEngine) -> str:
+    """File name of an engine in a bundle."""
+    return f"protected.{engine.flavour}.engine"
+
+
+def _engine_info(
+    engine: CompiledEngine, batch: int | None, engine_batch: BatchRange | None
+) -> EngineInfo:
+    dynamic = engine_batch or BatchRange()
+    return EngineInfo(
+        file=engine_file(engine),
+        flavour=engine.flavour,
+        version=engine.version,
+        capabilities=engine.capabilities,
+        activation_bytes=engine.activation_bytes,
+        weight_bytes=engine.weight_bytes,
+        tf32=engine.tf32,
+        batch=batch or (dynamic.smallest, dynamic.tuned, dynamic.largest),
+    )
+
+
+def _describe(name: str, shape: Sequence[Any]) -> TensorInfo:
+    dims = tuple(d if isinstance(d, int) else "N" for d in shape)
+    if name == "image":
+        return TensorInfo(
+            name=name, dtype="float32", shape=dims, range="[0, 1]", meaning="RGB image, NCHW"
+        )
+    if name == "threshold":
+        return TensorInfo(
+            name=name,
+            dtype="float32",
+            shape=dims,
+            range="[0, inf)",
+            meaning="lambda0: an image with a larger score is flagged",
+        )
+    values, meaning = _MEANINGS.get(name, ("any", f"activations of {name.removeprefix('tap.')}"))
+    if name.startswith("heatmap."):
+        _, branch, tap = name.split(".", 2)
+        values, meaning = "[0, inf)", f"over-activation at {tap}, pooled with the {branch} kernels"
+    dtype = "bool" if name == "flag" else "float32"
+    return TensorInfo(name=name, dtype=dtype, shape=dims, range=values, meaning=meaning)
+
+
+def _versions(engines: Sequence[CompiledEngine]) -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions | {engine.flavour: engine.version for engine in engines}

@@ -1,0 +1,79 @@
+"""calibrate: clean images to a calibration file that holds statistics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from zmask_export import __version__
+from zmask_export.artifacts.calibration import FORMAT_VERSION, Calibration, CalibrationHeader
+from zmask_export.calibrate.statistics import measure
+from zmask_export.data.images import ImageSource
+from zmask_export.pipeline.network import OpenNetwork
+from zmask_export.pipeline.progress import Reporter, Silent
+
+
+def calibrate(
+    opened: OpenNetwork,
+    images: ImageSource,
+    out: Path | None = None,
+    *,
+    batch: int = 4,
+    reporter: Reporter | None = None,
+) -> Calibration:
+    """Measure mean and standard deviation of every tap over clean images.
+
+    Args:
+        opened: the network.
+        images: clean images of the network's input size.
+        out: the calibration file to write; progress is kept beside it, and a run that was
+            interrupted goes on from there. None writes nothing.
+        batch: images a forward pass.
+        reporter: shows progress.
+
+    Returns:
+        The calibration, without fitted parameters.
+
+    Raises:
+        DatasetError, ImageError, WeightsError, OutputError: see ``measure`` and ``write_bytes``.
+    """
+    reporter = reporter or Silent()
+    checkpoint = None if out is None else out.with_name(f".{out.name}.progress")
+    identity = f"{opened.weights_sha256} {opened.preprocess} {opened.defense.taps}"
+    with reporter.bar("calibrating", len(images.names)) as advance:
+        progress = measure(
+            opened.bare(),
+            images,
+            batch=batch,
+            checkpoint=checkpoint,
+            identity=identity,
+            on_image=advance,
+            on_skip=lambda error: reporter.note(f"left out: {error.what}"),
+        )
+    header = CalibrationHeader(
+        format_version=FORMAT_VERSION,
+        tool_version=__version__,
+        model=opened.entry.name,
+        classes=opened.classes,
+        weights_sha256=opened.weights_sha256,
+        preprocess=opened.preprocess,
+        input_size=opened.input_size,
+        defense=opened.defense,
+        images=progress.images,
+        dataset_sha256=progress.digest,
+    )
+    moments = progress.moments
+    calibration = Calibration(
+        header,
+        {tap: m.mean.astype(np.float32) for tap, m in moments.items()},
+        {tap: m.std().astype(np.float32) for tap, m in moments.items()},
+    )
+    dead = sum(int((std == 0).sum()) for std in calibration.std.values())
+    if dead:
+        reporter.note(f"{dead} channels never vary on these images; they count as 0.")
+    if out is not None:
+        calibration.save(out)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return calibration

@@ -1,0 +1,142 @@
+"""run: images through a bundle, pictures and JSON lines out."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from zmask_export.artifacts.files import write_bytes, write_text
+from zmask_export.data import images
+from zmask_export.data.images import OnBad
+from zmask_export.errors import ImageError, UsageError
+from zmask_export.pipeline.progress import Reporter, Silent
+from zmask_export.runtime import pictures
+from zmask_export.runtime.protected import Protected, Result
+from zmask_export.spec import Spec
+
+LINES_FILE = "results.jsonl"
+
+
+class ImageRecord(Spec):
+    """One JSON line of ``run``.
+
+    Attributes:
+        image: the file.
+        flag, score, threshold: the decision.
+        covered: share of pixels covered.
+        classes: share of pixels per predicted class, classes that occur only.
+        files: pictures written, by kind.
+    """
+
+    image: str
+    flag: bool
+    score: float
+    threshold: float
+    covered: float
+    classes: dict[str, float]
+    files: dict[str, str]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where results go and what to do with bad files. ``out`` None writes no pictures."""
+
+    out: Path | None = None
+    threshold: float | None = None
+    on_bad: OnBad = "error"
+
+
+def expand(paths: Sequence[Path]) -> list[Path]:
+    """Files as they are, folders as the images below them.
+
+    Raises:
+        UsageError: nothing was given.
+        DatasetError: a folder without images.
+    """
+    if not paths:
+        raise UsageError("No image was given.", fix="Give image files or folders.")
+    return [
+        file for path in paths for file in (images.list_images(path) if path.is_dir() else [path])
+    ]
+
+
+def run(
+    engine: Protected,
+    paths: Sequence[Path],
+    options: RunOptions,
+    *,
+    reporter: Reporter | None = None,
+) -> Iterator[ImageRecord]:
+    """Run every image; yield its record when its pictures are written.
+
+    With ``out`` set, the records are also kept in ``results.jsonl`` there.
+
+    Raises:
+        ImageError: a bad file, unless it is skipped.
+        OutputError: a picture cannot be written.
+    """
+    reporter = reporter or Silent()
+    files = expand(paths)
+    lines = []
+    for index, path in enumerate(files):
+        try:
+            image = images.read(path, convert=options.on_bad == "convert")
+            image = images.resize(image, engine.manifest.input_size, name=str(path))
+        except ImageError as exc:
+            if options.on_bad != "skip":
+                raise
+            reporter.note(f"left out: {exc.what}")
+            continue
+        result = engine.run(images.to_float([image]), threshold=options.threshold)[0]
+        written: dict[str, str] = {}
+        if options.out is not None:
+            stem = path.stem if len(files) == 1 else f"{index:04d}-{path.stem}"
+            written = _write(options.out, stem, image, result, engine.manifest.classes)
+        record = _record(path, result, engine.manifest.classes, written)
+        lines.append(record.model_dump_json())
+        yield record
+    if options.out is not None:
+        write_text(options.out / LINES_FILE, "".join(f"{line}\n" for line in lines))
+
+
+def _write(
+    out: Path, stem: str, image: pictures.Picture, result: Result, classes: tuple[str, ...]
+) -> dict[str, str]:
+    made = {
+        "prediction": pictures.colour_prediction(result, classes),
+        "mask": pictures.mask_picture(result),
+        "overlay": pictures.overlay(image, result, classes),
+    }
+    written = {}
+    for kind, picture in made.items():
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, "PNG")
+        path = out / f"{stem}.{kind}.png"
+        write_bytes(path, buffer.getvalue())
+        written[kind] = str(path)
+    return written
+
+
+def _record(
+    path: Path, result: Result, classes: tuple[str, ...], written: dict[str, str]
+) -> ImageRecord:
+    counts = np.bincount(result.prediction.ravel(), minlength=len(classes))
+    shares = counts / counts.sum()
+    return ImageRecord(
+        image=str(path),
+        flag=result.flag,
+        score=result.score,
+        threshold=result.threshold,
+        covered=float((~result.mask).mean()),
+        classes={
+            name: round(float(share), 6)
+            for name, share in zip(classes, shares, strict=False)
+            if share > 0
+        },
+        files=written,
+    )

@@ -1,0 +1,73 @@
+"""verify: an existing bundle against the reference, again, on any machine and any images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from zmask_export.artifacts import calibration as calibrations
+from zmask_export.attack import patch as patches
+from zmask_export.data.images import OnBad
+from zmask_export.defense.zmask import ZMask
+from zmask_export.errors import CalibrationError
+from zmask_export.pipeline.bundle import CALIBRATION_FILE
+from zmask_export.pipeline.network import NetworkOptions, load_calibration, open_network
+from zmask_export.pipeline.probe import noise_patch, probe_images, source_of
+from zmask_export.pipeline.progress import Reporter, Silent
+from zmask_export.runtime.protected import load
+from zmask_export.verify.parity import ParityReport, verify
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """What to verify on.
+
+    Attributes:
+        network: the network the bundle was built from; the model's name is read from the bundle.
+        images: a folder; drawn scenes where None.
+        count: at most this many images, each clean and patched.
+        patch: a patch file; the shipped one, or noise, where None.
+        on_bad: what to do with images that are no 8-bit RGB.
+    """
+
+    network: NetworkOptions
+    images: Path | None = None
+    count: int = 2
+    patch: Path | None = None
+    on_bad: OnBad = "error"
+
+
+def verify_bundle(
+    bundle: Path, options: VerifyOptions, *, reporter: Reporter | None = None
+) -> ParityReport:
+    """Compare a bundle's graph with the literal reference.
+
+    Raises:
+        BundleError: it was changed.
+        CalibrationError: the weights given are not those of the bundle.
+    """
+    reporter = reporter or Silent()
+    engine = load(bundle)
+    manifest = engine.manifest
+    opened = open_network(options.network)
+    calibration = load_calibration(bundle / CALIBRATION_FILE, opened)
+    if calibrations.load(bundle / CALIBRATION_FILE).sha256() != manifest.calibration_sha256:
+        raise CalibrationError(
+            f"The calibration in {bundle} is not the one of its manifest.", fix="Build it again."
+        )
+    path = options.patch or opened.shipped.patch
+    patch = patches.load(path) if path is not None else noise_patch(opened.input_size)
+    source = source_of(
+        options.images, opened.input_size, count=options.count, on_bad=options.on_bad
+    )
+    probes = probe_images(source, patch)
+    reference = ZMask(opened.bare(calibration.header.defense), calibration, manifest.policy)
+    with reporter.bar("verifying", len(probes)) as advance:
+        return verify(
+            reference,
+            engine.runner,
+            probes,
+            manifest.tolerances,
+            batches=(manifest.batch,) if manifest.batch else (1, 4),
+            on_image=advance,
+        )
