@@ -29,7 +29,7 @@ Side = Annotated[int, Field(ge=1, le=16384)]
 Size = tuple[Side, Side]
 
 Registration = Literal["paper", "aligned"]
-"""How a pooled map is laid back onto the grid (DESIGN: section 4)."""
+"""How a pooled map is laid back onto the grid."""
 Fill = Literal["black", "mean"]
 """What a covered pixel becomes: black, as in the paper, or the normalisation mean."""
 
@@ -121,7 +121,7 @@ class DefenseSpec(Spec):
 
 
 class Tolerances(Spec):
-    """The parity contract of one precision (DESIGN: section 9). No value has a default.
+    """The parity contract of one precision. No value has a default.
 
     Attributes:
         logits_atol: a, in |engine - reference| <= a + r * |reference| for the network's outputs.
@@ -156,7 +156,7 @@ class Preset(Spec):
     grid: Size
     registration: Registration
     fill: Fill
-    tolerances: dict[Literal["fp32"], Tolerances]
+    tolerances: Annotated[dict[Literal["fp32"], Tolerances], Field(min_length=1)]
     weights: str | None = None
     calibration: str | None = None
     patch: str | None = None
@@ -188,12 +188,14 @@ def load_preset(path: Path) -> Preset:
             f"The preset {path} cannot be read.", fix="Give the path of a YAML preset file."
         ) from exc
     try:
-        return Preset.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as exc:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:
         raise InputError(
             f"The preset {path} is not valid YAML ({' '.join(str(exc).split())}).",
             fix="Correct the file; the shipped presets show the form.",
         ) from exc
+    try:
+        return Preset.model_validate(content)
     except ValidationError as exc:
         raise InputError(
             f"The preset {path} is wrong: {explain(exc)}.",

@@ -25,6 +25,32 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def require_writable(path: Path, *, file: bool = True) -> None:
+    """Refuse a place for a result before the work for it starts.
+
+    Args:
+        path: where the result shall be.
+        file: whether the result is a file, which no folder can make room for.
+
+    Raises:
+        OutputError: ``path`` is no name, is a folder where a file shall be, or lies in something
+            that is no folder or may not be written to.
+    """
+    if not path.name:
+        raise OutputError(
+            f"{path} is a folder, not a name for a result.", fix="Give a name inside it."
+        )
+    if file and path.is_dir():
+        raise output_error(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
+    above = path.parent
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir():
+        raise output_error(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise output_error(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file through a temporary one beside it, flushed to disk, then renamed.
 
@@ -134,7 +160,7 @@ def _remove_stale(path: Path) -> None:
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

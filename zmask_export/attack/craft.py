@@ -14,11 +14,13 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from zmask_export.artifacts.files import write_bytes
-from zmask_export.attack.losses import segmentation_loss, smoothness, unit
+from zmask_export.attack.losses import class_balance, segmentation_loss, smoothness, unit
 from zmask_export.attack.placement import paste, patch_masks, random_placement
 from zmask_export.attack.transforms import Appearance, vary
+from zmask_export.data.images import to_float
 from zmask_export.data.segmentation import Sample
 from zmask_export.errors import DatasetError
+from zmask_export.models.folding import fold_batch_norms
 from zmask_export.models.registry import normalise
 from zmask_export.spec import Preprocess, Size
 
@@ -35,6 +37,7 @@ class CraftSettings:
         batch: images a step.
         lr: Adam's step, in units of the colour range; follows a cosine to a tenth.
         smoothness: w_S, the weight of the smoothness gradient.
+        balanced: weight every class the same, as mIoU does, instead of every pixel.
         appearance: EOT ranges.
         seed: of everything random.
     """
@@ -42,8 +45,9 @@ class CraftSettings:
     size: Size
     epochs: int = 60
     batch: int = 5
-    lr: float = 0.06
+    lr: float = 0.1
     smoothness: float = 0.1
+    balanced: bool = False
     appearance: Appearance = field(default_factory=Appearance)
     seed: int = 0
 
@@ -85,12 +89,17 @@ def craft(
     """
     if not samples:
         raise DatasetError("There is no image to craft on.", fix="Give a folder with images.")
-    network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    network = fold_batch_norms(network).to(memory_format=torch.channels_last)
     rng = np.random.default_rng(settings.seed)
     patch = torch.from_numpy(rng.random((3, *settings.size), dtype=np.float32))
     patch.requires_grad_(True)
     optimizer = torch.optim.Adam([patch], lr=settings.lr)
     identity = f"{identity} {settings}"
+    weights = None
+    if settings.balanced:
+        weights = class_balance(
+            (s.labels for s in samples), _classes(network, preprocess, samples[0])
+        )
     first, loss = _resume(checkpoint, identity, patch, optimizer)
     for epoch in range(first, settings.epochs):
         optimizer.param_groups[0]["lr"] = settings.learning_rate(epoch)
@@ -99,13 +108,24 @@ def craft(
         losses = []
         for start in range(0, len(order), settings.batch):
             group = [samples[i] for i in order[start : start + settings.batch]]
-            losses.append(_step(network, preprocess, group, patch, optimizer, settings, rng))
+            losses.append(
+                _step(network, preprocess, group, patch, optimizer, settings, rng, weights)
+            )
         loss = float(np.mean(losses))
         if checkpoint is not None:
             write_bytes(checkpoint, _dump(identity, epoch + 1, loss, patch, optimizer))
         if on_epoch is not None:
             on_epoch(epoch + 1, loss)
     return patch.detach().clone(), loss
+
+
+def _classes(network: nn.Module, preprocess: Preprocess, sample: Sample) -> int:
+    with torch.inference_mode():
+        return int(network(normalise(_images([sample]), preprocess)).shape[1])
+
+
+def _images(group: Sequence[Sample]) -> Tensor:
+    return torch.from_numpy(to_float([sample.image for sample in group]))
 
 
 def _step(
@@ -116,8 +136,9 @@ def _step(
     optimizer: torch.optim.Adam,
     settings: CraftSettings,
     rng: np.random.Generator,
+    weights: Tensor | None,
 ) -> float:
-    image = torch.from_numpy(np.stack([s.image for s in group])).permute(0, 3, 1, 2).float() / 255
+    image = _images(group)
     labels = torch.from_numpy(np.stack([s.labels for s in group])).long()
     size = (image.shape[2], image.shape[3])
     places = [random_placement(rng, size, settings.size, settings.appearance.scale) for _ in group]
@@ -125,7 +146,7 @@ def _step(
     x = normalise(patched, preprocess).contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = network(x)
-    loss = segmentation_loss(logits, labels, ~patch_masks(places, size))
+    loss = segmentation_loss(logits, labels, ~patch_masks(places, size), weights)
     (attack,) = torch.autograd.grad(-loss, patch)
     (smooth,) = torch.autograd.grad(smoothness(patch), patch)
     patch.grad = unit(unit(attack) + settings.smoothness * unit(smooth))
@@ -160,10 +181,12 @@ def _resume(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if record["identity"] != identity:
             return 0, float("nan")
+        epoch, loss = int(record["epoch"]), float(record["loss"])
+        state = {key: tensors[key] for key in ("step", "exp_avg", "exp_avg_sq")}
         with torch.no_grad():
             patch.copy_(tensors["patch"])
-        optimizer.state[patch] = {key: tensors[key] for key in ("step", "exp_avg", "exp_avg_sq")}
-        return int(record["epoch"]), float(record["loss"])
+        optimizer.state[patch] = state
+        return epoch, loss
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError):
         # A checkpoint that cannot be read only costs the time it would have saved.
         return 0, float("nan")

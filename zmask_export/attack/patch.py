@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +32,8 @@ class PatchInfo(Spec):
     epochs: int
     seed: int
     smoothness: float
+    balanced: bool
+    scale: tuple[float, float]
     loss: Annotated[float, Field(description="mean attack loss of the last epoch")]
 
 
@@ -75,16 +76,16 @@ def info(path: Path) -> PatchInfo | None:
     try:
         with Image.open(path) as image:
             text = image.info.get(_KEY)
-    except OSError as exc:
+    except (OSError, Image.DecompressionBombError) as exc:
         raise PatchError(
             f"The patch {path} cannot be read.", fix="Give an 8-bit RGB image."
         ) from exc
     if text is None:
         return None
     try:
-        return PatchInfo.model_validate(json.loads(text))
-    except (ValidationError, ValueError) as exc:
-        why = explain(exc) if isinstance(exc, ValidationError) else str(exc)
+        return PatchInfo.model_validate_json(text)
+    except ValidationError as exc:
         raise PatchError(
-            f"The record in the patch {path} is damaged: {why}.", fix="Craft the patch again."
+            f"The record in the patch {path} is damaged: {explain(exc)}.",
+            fix="Craft the patch again.",
         ) from exc

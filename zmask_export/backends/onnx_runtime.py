@@ -7,6 +7,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
@@ -61,6 +62,9 @@ class OnnxRuntimeRunner:
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         for name, shape in self._shapes.items():
+            if name not in inputs or inputs[name].dtype != np.float32:
+                have = f"is {inputs[name].dtype}" if name in inputs else "is missing"
+                raise ShapeError(f"The input {name} {have}.", fix="Give it as a float32 array.")
             given = inputs[name].shape
             fits = len(given) == len(shape) and all(
                 not isinstance(want, int) or want == have

@@ -2,16 +2,27 @@
 
 ``tensorrt-rtx`` compiles ahead of time on any machine, for chosen compute capabilities. ``tensorrt``
 needs a GPU to build on. Networks are strongly typed: precisions live in the graph.
+
+The compiler orders what it writes by memory addresses, so an engine depends on what the process did
+before. It therefore runs in a process of its own (:mod:`zmask_export.backends.compiler`): a graph with a
+fixed batch compiles to the same bytes every time, and a crash of the compiler is an error like others.
 """
 
 from __future__ import annotations
 
 import importlib
-import re
-from dataclasses import dataclass
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Literal
 
+from zmask_export.backends import compiler
+from zmask_export.backends.compiler import capabilities_of, short
 from zmask_export.backends.onnx_runtime import gpu_count
 from zmask_export.errors import BackendUnavailableError, CompileError, UsageError
 
@@ -22,7 +33,6 @@ _INSTALL: dict[Flavour, str] = {
     "tensorrt": "pip install 'zmask-export[tensorrt]'",
     "tensorrt-rtx": "pip install tensorrt-rtx-cu13 (Linux x86-64)",
 }
-_MEMORY_LINE = re.compile(r"Total (Activation|Weights) Memory: (\d+) bytes")
 
 
 @dataclass(frozen=True)
@@ -31,7 +41,7 @@ class BatchRange:
 
     smallest: int = 1
     tuned: int = 1
-    largest: int = 4
+    largest: int = 1
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ def available(flavour: Flavour) -> str | None:
     try:
         importlib.import_module(_MODULES[flavour])
     except (ImportError, OSError, RuntimeError) as exc:
-        return f"The package {_MODULES[flavour]} cannot be imported ({_short(exc)})."
+        return f"The package {_MODULES[flavour]} cannot be imported ({short(exc)})."
     if flavour == "tensorrt" and gpu_count() == 0:
         return "TensorRT builds on an NVIDIA GPU, and this machine shows none."
     return None
@@ -93,16 +103,7 @@ def supported_capabilities() -> list[str]:
     Raises:
         BackendUnavailableError: tensorrt-rtx is not here.
     """
-    return sorted(_capabilities(require("tensorrt-rtx")), key=lambda text: float(text))
-
-
-def _capabilities(trt: ModuleType) -> dict[str, Any]:
-    found = {}
-    for name in dir(trt.ComputeCapability):
-        match = re.fullmatch(r"SM(\d+)(\d)", name)
-        if match:
-            found[f"{match[1]}.{match[2]}"] = getattr(trt.ComputeCapability, name)
-    return found
+    return sorted(capabilities_of(require("tensorrt-rtx")), key=lambda text: float(text))
 
 
 def compile_engine(
@@ -113,6 +114,9 @@ def compile_engine(
     capabilities: tuple[str, ...] = (),
 ) -> CompiledEngine:
     """Compile a fused graph.
+
+    A graph with a fixed batch, or with a range of one batch, compiles to the same bytes every time. With
+    a wider range the compiler's threads leave their mark: engines differ in the order of a few entries.
 
     Args:
         onnx_model: the graph.
@@ -126,103 +130,65 @@ def compile_engine(
         CompileError: the parser or the compiler refuses the graph; names the node.
     """
     trt = require(flavour)
-    log = _log(trt)
-    builder = trt.Builder(log)
-    flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    network = builder.create_network(flags)
-    parser = trt.OnnxParser(network, log)
-    if not parser.parse(onnx_model):
-        errors = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
-        raise CompileError(
-            f"The {flavour} parser refuses the graph: {_short(errors)}.",
-            fix="Choose --target onnx, or report the named node.",
-        )
-    config = builder.create_builder_config()
-    tf32 = hasattr(trt.BuilderFlag, "TF32") and config.get_flag(trt.BuilderFlag.TF32)
-    if batch is not None:
-        config.add_optimization_profile(_profile(builder, network, batch))
-    if capabilities:
-        _set_capabilities(trt, config, flavour, capabilities)
-    engine = builder.build_serialized_network(network, config)
-    if engine is None:
-        raise CompileError(
-            f"The {flavour} compiler refuses the graph: {_short(log.problem())}.",
-            fix="Choose --target onnx, or report the named node.",
-        )
-    return CompiledEngine(
-        flavour=flavour,
-        version=str(trt.__version__),
-        data=bytes(engine),
-        capabilities=capabilities,
-        activation_bytes=log.memory("Activation"),
-        weight_bytes=log.memory("Weights"),
-        tf32=bool(tf32),
-    )
-
-
-def _profile(builder: Any, network: Any, batch: BatchRange) -> Any:
-    profile = builder.create_optimization_profile()
-    for index in range(network.num_inputs):
-        tensor = network.get_input(index)
-        shape = tuple(tensor.shape)
-        if shape[0] == -1:
-            rest = shape[1:]
-            profile.set_shape(
-                tensor.name,
-                (batch.smallest, *rest),
-                (batch.tuned, *rest),
-                (batch.largest, *rest),
-            )
-    return profile
-
-
-def _set_capabilities(
-    trt: ModuleType, config: Any, flavour: Flavour, capabilities: tuple[str, ...]
-) -> None:
-    if flavour != "tensorrt-rtx":
+    if capabilities and flavour != "tensorrt-rtx":
         raise UsageError(
             "Compute capabilities can be chosen for tensorrt-rtx only.",
             fix="Leave out --compute-capability, or choose --target tensorrt-rtx.",
         )
-    known = _capabilities(trt)
-    config.num_compute_capabilities = len(capabilities)
-    for index, text in enumerate(capabilities):
+    known = capabilities_of(trt) if capabilities else {}
+    for text in capabilities:
         if text not in known:
             raise UsageError(
                 f"tensorrt-rtx does not compile for compute capability {text}.",
                 fix=f"Choose among {', '.join(sorted(known, key=float))}.",
             )
-        if not config.set_compute_capability(known[text], index):
-            raise UsageError(
-                f"tensorrt-rtx refuses compute capability {text} beside {capabilities[:index]}.",
-                fix="Compile for one compute capability at a time.",
+    request = {
+        "module": trt.__name__,
+        "flavour": flavour,
+        "batch": list(asdict(batch).values()) if batch else None,
+        "capabilities": capabilities,
+    }
+    data, said = _in_own_process(onnx_model, request)
+    return CompiledEngine(
+        flavour=flavour,
+        version=str(trt.__version__),
+        data=data,
+        capabilities=capabilities,
+        activation_bytes=said["activation_bytes"],
+        weight_bytes=said["weight_bytes"],
+        tf32=said["tf32"],
+    )
+
+
+_START = (
+    "import json, sys; folder = sys.argv[1]; sys.path[:] = json.loads(sys.argv[2]); "
+    "from zmask_export.backends import compiler; compiler.main(folder)"
+)
+
+
+def _in_own_process(onnx_model: bytes, request: compiler.Record) -> tuple[bytes, compiler.Record]:
+    with tempfile.TemporaryDirectory(prefix="zmask-compile-") as name:
+        folder = Path(name)
+        (folder / compiler.MODEL).write_bytes(onnx_model)
+        (folder / compiler.REQUEST).write_text(json.dumps(request), "utf-8")
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "-c", _START, name, json.dumps(sys.path)],
+            env=os.environ | {"PYTHONHASHSEED": "0"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+        answer = folder / compiler.ANSWER
+        if done.returncode or not answer.exists():
+            said = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+            raise CompileError(
+                f"The {request['flavour']} compiler ended with code {done.returncode}"
+                f" ({short(said[0]) if said else 'it gives no reason'}).",
+                fix="Give it more memory, or choose --target onnx.",
             )
-
-
-def _log(trt: ModuleType) -> Any:
-    """A logger that keeps what the compiler says and prints nothing."""
-
-    class Log(trt.ILogger):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-            self.sizes: dict[str, int] = {}
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                self.errors.append(message)
-            match = _MEMORY_LINE.search(message)
-            if match:
-                self.sizes[match[1]] = int(match[2])
-
-        def problem(self) -> str:
-            return "; ".join(self.errors) or "it gives no reason"
-
-        def memory(self, kind: str) -> int | None:
-            return self.sizes.get(kind)
-
-    return Log()
-
-
-def _short(text: object) -> str:
-    return " ".join(str(text).split())[:400].rstrip(".")
+        said = json.loads(answer.read_text("utf-8"))
+        if "problem" in said:
+            kind = UsageError if said["usage"] else CompileError
+            raise kind(said["problem"], fix=said["fix"])
+        return (folder / compiler.ENGINE).read_bytes(), said

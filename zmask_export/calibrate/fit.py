@@ -13,9 +13,10 @@ from torch.nn import functional as F
 
 from zmask_export.attack.placement import Placement, paste, patch_masks, random_placement
 from zmask_export.attack.transforms import Appearance, vary
+from zmask_export.data.images import to_float
 from zmask_export.defense import fusion
 from zmask_export.defense.zmask import Heatmaps
-from zmask_export.errors import DatasetError
+from zmask_export.errors import DatasetError, PatchError
 from zmask_export.models.bare import BareNetwork
 from zmask_export.spec import Size
 
@@ -86,7 +87,7 @@ def collect(
     shallow, deep, target, patched = [], [], [], []
     for index, array in enumerate(images):
         rng = np.random.default_rng((settings.seed, index))
-        image = torch.from_numpy(array).permute(2, 0, 1)[None].float() / 255
+        image = torch.from_numpy(to_float([array]))
         size = (image.shape[2], image.shape[3])
         places: list[Placement] = []
         batch = [image]
@@ -130,6 +131,9 @@ def fit_fusion(
 
     Returns:
         Parameters (8,) float32 and the mean loss of the last epoch.
+
+    Raises:
+        PatchError: see :func:`initial_parameters`.
     """
     parameters = initial_parameters(data).requires_grad_(True)
     optimizer = torch.optim.Adam([parameters], lr=settings.lr)
@@ -152,8 +156,17 @@ def fit_fusion(
 
 
 def initial_parameters(data: FitSet) -> Tensor:
-    """Soft steps between the levels inside and outside the patch."""
+    """Soft steps between the levels inside and outside the patch.
+
+    Raises:
+        PatchError: no patch covers half a cell of the grid anywhere.
+    """
     inside = data.target > 0.5
+    if not inside.any():
+        raise PatchError(
+            "The patches are too small for the grid: none covers half a cell of it.",
+            fix="Fit on larger patches, or choose a finer grid.",
+        )
     deep_cut, deep_spread = _step_between(data.deep, inside)
     w1 = 1.5 / deep_spread
     first = torch.tensor([w1, -w1 * deep_cut, 3.0, 0.0])

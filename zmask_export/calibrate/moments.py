@@ -50,7 +50,7 @@ class Moments:
         squares = torch.zeros(x.shape[1], dtype=torch.float64)
         shift = x[0, :, 0, 0].double()
         for image in x:
-            values = image.flatten(1).double().sub_(shift[:, None])
+            values = image.flatten(1) - shift[:, None]  # float64, and x stays as it is
             total += values.sum(1)
             squares += torch.linalg.vecdot(values, values)
         count = x.numel() // x.shape[1]

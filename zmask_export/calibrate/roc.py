@@ -51,6 +51,8 @@ def best_cut(clean: Scores, patched: Scores) -> Cut:
     best = int(np.argmax(tpr - fpr))
     low, high = float(gaps[best]), float(gaps[best + 1])
     threshold = float(np.sqrt(low * high)) if low > 0 else (low + high) / 2
+    if not low <= threshold < high:  # rounded out of the gap
+        threshold = low
     return _cut(threshold, clean, patched)
 
 

@@ -92,6 +92,7 @@ def measure(
         if group:
             _measure_batch(bare, group, progress)
             progress.add(group)
+        del group  # or two batches would be held while the next is read
         progress.position += consumed
         if on_image is not None:
             on_image(progress.position)
@@ -175,6 +176,6 @@ def _resume(checkpoint: Path | None, identity: str) -> Progress:
             for tap, count in state["counts"].items()
         }
         return Progress(state["position"], state["images"], state["digest"], moments)
-    except (SafetensorError, ValueError, KeyError, TypeError):
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         # A checkpoint that cannot be read only costs the time it would have saved.
         return Progress()

@@ -34,7 +34,12 @@ from zmask_export.cli.options import PATH, as_json, network_from, network_option
 @click.option("--images", type=PATH, help="Clean images to calibrate and fit on.")
 @click.option("--patch", "patches", type=PATH, multiple=True, help="Patch to fit on; repeatable.")
 @click.option("--batch", type=click.IntRange(1, 64), help="Fixed batch. Default: dynamic.")
-@click.option("--max-batch", default=4, show_default=True, help="Largest batch of an engine.")
+@click.option(
+    "--max-batch",
+    default=1,
+    show_default=True,
+    help="Largest batch of the engines. Above 1 two builds differ in a few bytes of order.",
+)
 @click.option(
     "--compute-capability",
     "capabilities",

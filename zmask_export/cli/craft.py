@@ -21,6 +21,12 @@ from zmask_export.cli.options import PATH, as_json, network_from, network_option
 @click.option("--images", "limit", default=100, show_default=True, help="Images to craft on.")
 @click.option("--epochs", type=click.IntRange(1), default=60, show_default=True)
 @click.option("--smoothness", default=0.1, show_default=True, help="Weight of the smoothness.")
+@click.option(
+    "--balanced", is_flag=True, help="Weight every class the same, as mIoU does, not every pixel."
+)
+@click.option(
+    "--scale", nargs=2, type=float, default=(0.8, 1.2), show_default=True, help="Sizes in EOT."
+)
 @click.option("--seed", default=0, show_default=True)
 @as_json
 def command(
@@ -31,6 +37,8 @@ def command(
     limit: int,
     epochs: int,
     smoothness: float,
+    balanced: bool,
+    scale: tuple[float, float],
     seed: int,
     as_json: bool,
     **network: Any,
@@ -45,6 +53,7 @@ def command(
       zmask-export craft --model icnet --data CAMVID --out patch.png
     """
     from zmask_export.attack.craft import CraftSettings
+    from zmask_export.attack.transforms import Appearance
     from zmask_export.cli.console import ConsoleReporter
     from zmask_export.errors import UsageError
     from zmask_export.pipeline.craft import craft, patch_size
@@ -52,9 +61,18 @@ def command(
 
     if not 0 < share <= 1:
         raise UsageError(f"A share of {share} is no patch.", fix="Give --share in (0, 1].")
+    if not 0 < scale[0] <= scale[1]:
+        raise UsageError(
+            f"Sizes from {scale[0]} to {scale[1]} are no range.", fix="Give --scale 0.8 1.2."
+        )
     opened = open_network(network_from(network))
     settings = CraftSettings(
-        size=patch_size(opened, share), epochs=epochs, smoothness=smoothness, seed=seed
+        size=patch_size(opened, share),
+        epochs=epochs,
+        smoothness=smoothness,
+        balanced=balanced,
+        appearance=Appearance(scale=scale),
+        seed=seed,
     )
     info = craft(opened, data, out, settings, split=split, limit=limit, reporter=ConsoleReporter())
     if as_json:

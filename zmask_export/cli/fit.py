@@ -44,19 +44,21 @@ def command(
     Example:
       zmask-export fit --model icnet --calibration icnet.safetensors --images clean/ --patch p.png
     """
+    from zmask_export.artifacts.files import require_writable
     from zmask_export.calibrate.fit import FitSettings
     from zmask_export.cli.console import ConsoleReporter
     from zmask_export.data.images import ImageFolder
     from zmask_export.pipeline.fit import FitOptions, fit, load_patches
     from zmask_export.pipeline.network import load_calibration, open_network
 
+    target = out or calibration
+    require_writable(target)
     opened = open_network(network_from(network))
     statistics = load_calibration(calibration, opened)
     attack = list(zip((p.name for p in patches), load_patches(patches), strict=True))
     folder = ImageFolder(images, opened.input_size, on_bad=on_bad_image, limit=limit)
     options = FitOptions(FitSettings(epochs=epochs, seed=seed), target_fpr)
     fitted = fit(opened, statistics, folder, attack, options, reporter=ConsoleReporter())
-    target = out or calibration
     fitted.save(target)
     summary = fitted.header.fit
     if as_json:

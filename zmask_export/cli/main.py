@@ -12,7 +12,7 @@ import click
 
 from zmask_export import __version__
 from zmask_export.artifacts.files import output_error
-from zmask_export.errors import ZMaskError
+from zmask_export.errors import BackendError, UsageError, ZMaskError
 
 _VERBS = {
     "build": "Build a protected, verified engine for a network.",
@@ -61,27 +61,31 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    given = sys.argv[1:] if arguments is None else arguments
+    given = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    as_json = "--json" in given
     try:
         result: Any = cli.main(args=given, prog_name="zmask-export", standalone_mode=False)
     except ZMaskError as exc:
-        return _show(exc, as_json="--json" in given)
+        return _show(exc, as_json=as_json)
     except click.exceptions.Abort:
         click.echo("Interrupted. Long runs go on where they stopped when started again.", err=True)
         return 130
     except click.exceptions.Exit as exc:
         return exc.exit_code
     except click.ClickException as exc:
-        exc.show()
-        return exc.exit_code
+        return _show(_usage(exc), as_json=as_json)
     except OSError as exc:
-        return _show(output_error(Path(exc.filename or "."), exc), as_json="--json" in given)
+        return _show(output_error(Path(exc.filename or "."), exc), as_json=as_json)
     except MemoryError:
-        click.echo(
-            "Error: out of memory.\n  Fix: give a smaller --batch or --input-size.", err=True
-        )
-        return 6
+        error = BackendError("Out of memory.", fix="Give a smaller --batch or --input-size.")
+        return _show(error, as_json=as_json)
     return result if isinstance(result, int) else 0
+
+
+def _usage(exc: click.ClickException) -> UsageError:
+    context = exc.ctx if isinstance(exc, click.UsageError) else None
+    command = context.command_path if context else "zmask-export"
+    return UsageError(exc.format_message(), fix=f"See {command} --help.")
 
 
 def _show(error: ZMaskError, *, as_json: bool) -> int:

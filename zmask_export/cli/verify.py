@@ -38,9 +38,9 @@ def command(
 
     options = VerifyOptions(network_from(network), images, count, patch, on_bad_image)
     report = verify_bundle(bundle, options, reporter=ConsoleReporter())
-    if as_json:
+    if as_json and not report.problems:
         click.echo(report.model_dump_json())
-    else:
+    elif not as_json:
         click.echo(
             f"{bundle}: {report.runner} against the reference, policy {report.policy}, "
             f"threshold {report.threshold:.5g}, flags may differ within {report.band:.1e} of it"

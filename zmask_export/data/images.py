@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from zmask_export.errors import DatasetError, ImageError
+from zmask_export.errors import DatasetError, ImageError, UsageError
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 MAX_STRETCH = 2.0
@@ -59,6 +60,9 @@ def decode(data: bytes, name: str, *, convert: bool = False) -> NDArray[np.uint8
                     f"{name} is {_describe(mode)}, not an 8-bit RGB image.",
                     fix=_mode_fix(mode),
                 )
+            # Pillow opens 16-bit RGB as RGB too, and drops the lower byte.
+            if any(re.search(r"RGB\w*;16", str(tile[3])) for tile in getattr(image, "tile", ())):
+                raise ImageError(f"{name} has 16 bits a channel, not 8.", fix=_mode_fix("I;16"))
             if min(image.size) < MIN_SIDE:
                 raise ImageError(
                     f"{name} is only {image.width} x {image.height} pixels.",
@@ -270,7 +274,13 @@ def list_images(root: Path) -> list[Path]:
 
 
 def spread(paths: list[Path], limit: int | None) -> list[Path]:
-    """``limit`` items spread evenly over ``paths``; all of them where ``limit`` is None."""
+    """``limit`` items spread evenly over ``paths``; all of them where ``limit`` is None.
+
+    Raises:
+        UsageError: ``limit`` is under 1.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"A limit of {limit} leaves no image.", fix="Give at least 1.")
     if limit is None or limit >= len(paths):
         return paths
     picks = np.linspace(0, len(paths) - 1, limit).round().astype(int)

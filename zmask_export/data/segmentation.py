@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from zmask_export.data import images
 from zmask_export.errors import DatasetError
@@ -115,6 +115,19 @@ class SegmentationFolder:
         return (self[i] for i in range(len(self)))
 
 
+def require_classes(folder: SegmentationFolder, classes: int) -> None:
+    """Refuse a data set whose classes are not the network's.
+
+    Raises:
+        DatasetError: another number of classes.
+    """
+    if len(folder.classes) != classes:
+        raise DatasetError(
+            f"The data set has {len(folder.classes)} classes and the network {classes}.",
+            fix="Use the data set that the network was trained for.",
+        )
+
+
 def _lookup(mapping: dict[int, int]) -> NDArray[np.uint8]:
     table = np.full(256, IGNORE, np.uint8)
     for label, train in mapping.items():
@@ -131,7 +144,7 @@ def _read_labels(path: Path) -> NDArray[np.uint8]:
                     fix="Give single-channel 8-bit label maps.",
                 )
             return np.asarray(image)
-    except (OSError, UnidentifiedImageError, SyntaxError) as exc:
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as exc:
         raise DatasetError(
             f"The label map {path} cannot be read.", fix="Copy the data set again."
         ) from exc

@@ -119,7 +119,7 @@ class ZMask(nn.Module):
         self.register_buffer("threshold", torch.tensor(threshold))
 
     def forward(self, image: Tensor, threshold: Tensor | None = None) -> dict[str, Tensor]:
-        """The engine's outputs by name (DESIGN: section 7).
+        """The engine's outputs by name.
 
         Args:
             image: float32 (N, 3, H, W), RGB in [0, 1].

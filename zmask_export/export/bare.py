@@ -11,7 +11,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from zmask_export.errors import CompileError
+from zmask_export.errors import CompileError, ZMaskError
 from zmask_export.export.names import name_by_module
 from zmask_export.models.bare import BareNetwork
 from zmask_export.spec import Size
@@ -52,7 +52,8 @@ def export_bare(bare: BareNetwork, size: Size, batch: int | None = None) -> ir.M
 
     Raises:
         CompileError: the exporter cannot translate the network.
-        ShapeError: the network refuses the input size.
+        UsageError: a tap names no layer, or one that does not run.
+        ShapeError: the network refuses the input size, or a tapped layer's output is no map.
     """
     # Two images while tracing: a batch of 1 would be taken for a constant.
     example = torch.rand(batch or 2, 3, *size)
@@ -75,6 +76,8 @@ def export_bare(bare: BareNetwork, size: Size, batch: int | None = None) -> ir.M
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as exc:
+        if isinstance(exc.__cause__, ZMaskError):
+            raise exc.__cause__ from None
         raise CompileError(
             f"The network cannot be exported to ONNX ({_reason(exc)}).",
             fix="Keep to tensor operations that torch.export can trace.",

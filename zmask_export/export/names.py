@@ -26,10 +26,12 @@ def name_by_module(graph: ir.Graph, strip: tuple[str, ...] = ()) -> None:
         strip: leading module path parts to leave out.
     """
     keep = {value.name for value in (*graph.inputs, *graph.outputs)}
+    for value in list(graph.initializers.values()):
+        value.name = f"{NETWORK}/{_stripped(value.name or 'constant', strip)}"
+        value.metadata_props.clear()
     seen: Counter[str] = Counter()
     for node in graph:
-        path = _module_path(node, strip)
-        base = "/".join(filter(None, (NETWORK, path, node.op_type)))
+        base = "/".join(filter(None, (NETWORK, _module_path(node, strip), node.op_type)))
         seen[base] += 1
         node.name = base if seen[base] == 1 else f"{base}_{seen[base]}"
         for index, value in enumerate(node.outputs):
@@ -38,22 +40,24 @@ def name_by_module(graph: ir.Graph, strip: tuple[str, ...] = ()) -> None:
             value.metadata_props.clear()
         node.metadata_props.clear()
         node.doc_string = None
-    for value in list(graph.initializers.values()):
-        parts = (value.name or "constant").split(".")
-        while parts and parts[0] in strip:
-            parts = parts[1:]
-        value.name = f"{NETWORK}/{'.'.join(parts)}"
-        value.metadata_props.clear()
     graph.metadata_props.clear()
     graph.doc_string = None
 
 
 def _module_path(node: ir.Node, strip: tuple[str, ...]) -> str:
+    weight = node.inputs[1] if len(node.inputs) > 1 else None
+    if weight is not None and weight.is_initializer() and (weight.name or "").endswith(".weight"):
+        # A convolution that swallowed its batch norm carries the latter's scope: its weight knows.
+        return (weight.name or "").removeprefix(f"{NETWORK}/").removesuffix(".weight")
     text = node.metadata_props.get(_SCOPES)
     if text is None:
         return ""
     scopes = [scope for scope in ast.literal_eval(text)[:-1] if scope]
-    parts = scopes[-1].split(".") if scopes else []
+    return _stripped(scopes[-1], strip) if scopes else ""
+
+
+def _stripped(path: str, strip: tuple[str, ...]) -> str:
+    parts = path.split(".")
     while parts and parts[0] in strip:
         parts = parts[1:]
     return ".".join(parts)

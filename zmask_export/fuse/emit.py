@@ -56,7 +56,7 @@ def fuse(bare: ir.Model, calibration: Calibration, options: FuseOptions) -> Fuse
 
     Raises:
         CalibrationError: the calibration is not fitted.
-        ShapeError: a tap's channels or the input size do not fit the calibration.
+        ShapeError: a tap is missing, or its channels or the input size do not fit the calibration.
         CompileError: the finished graph does not pass ONNX's checker.
     """
     parameters, _ = calibration.require_fitted()
@@ -168,6 +168,10 @@ def _require_size(image: ir.Value, size: tuple[int, int]) -> None:
 def _tap_shape(
     tap: str, taps: dict[str, ir.Value], calibration: Calibration
 ) -> tuple[int, int, int]:
+    if tap not in taps:
+        raise ShapeError(
+            f"The graph has no output {TAP_PREFIX}{tap}.", fix="Export the network with this tap."
+        )
     shape = taps[tap].shape
     if shape is None or len(shape) != 4 or not all(isinstance(d, int) for d in shape[1:]):
         raise ShapeError(

@@ -1,6 +1,6 @@
 """How each tap's cascade is lowered to matrix products.
 
-Every stage is P_i = L_i z W_i^T (DESIGN: section 5). Stages that S and D have in common at one tap are
+Every stage is P_i = L_i z W_i^T. Stages that S and D have in common at one tap are
 computed once. Taps with many channels run as a loop over blocks of channels that carries
 sum |Q_m| and max |Q_{m-1}|, so that memory does not grow with the channels.
 """

@@ -23,6 +23,10 @@ class BareNetwork(nn.Module):
 
     ``forward`` takes images float32 (N, 3, H, W), RGB in [0, 1], and returns the network's outputs
     by name and the tapped activations (N, C, h, w) by tap.
+
+    Raises:
+        UsageError: a tapped layer takes no part in the forward pass.
+        ShapeError: a tapped layer's output is no map.
     """
 
     def __init__(
@@ -41,6 +45,12 @@ class BareNetwork(nn.Module):
     def forward(self, image: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         with Taps(self.network, self.paths) as taps:
             result = self.predict(image)
+        for tap in self.paths:
+            if tap not in taps.features:
+                raise UsageError(
+                    f"The layer of the tap {tap!r} does not run in a forward pass.",
+                    fix="Tap a layer that the prediction goes through.",
+                )
         return result, {tap: taps.features[tap] for tap in self.paths}
 
     def predict(self, image: Tensor) -> dict[str, Tensor]:

@@ -50,7 +50,12 @@ def load_network(entry: ModelEntry, path: Path) -> tuple[nn.Module, int]:
     }
     _require_match(entry, path, state, expected)
     for key, value in state.items():
-        if not torch.isfinite(value).all():
+        if not value.is_floating_point() or value.layout is not torch.strided:
+            raise WeightsError(
+                f"The weights {path} hold {key} as {value.dtype}, {value.layout}.",
+                fix="Save dense floating-point weights.",
+            )
+        if not torch.isfinite(value.float()).all():
             raise WeightsError(
                 f"The weights {path} hold a value that is not finite, in {key}.",
                 fix="Use a checkpoint from before the training diverged.",
@@ -89,15 +94,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             f"The weights {path} hold more than tensors, or are no checkpoint; nothing in them was run.",
             fix="Save the state dict alone: torch.save(network.state_dict(), path).",
         ) from exc
-    except (
-        OSError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ) as exc:
+    except Exception as exc:  # a damaged file makes torch.load fail in every way there is
         raise _unreadable(path, "is cut short or no PyTorch checkpoint") from exc
     return _unwrap(path, loaded)
 

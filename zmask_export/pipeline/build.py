@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from zmask_export.artifacts.calibration import Calibration
+from zmask_export.artifacts.files import require_writable
 from zmask_export.artifacts.manifest import Manifest
 from zmask_export.attack import patch as patches
 from zmask_export.backends.onnx_runtime import OnnxRuntimeRunner
@@ -53,7 +54,8 @@ class BuildOptions:
         images: clean images to calibrate and fit on.
         patches: patches to fit on and to verify with.
         batch: fixed batch of the graph; None for a dynamic one.
-        max_batch: largest batch of a dynamic engine.
+        max_batch: largest batch that the engines of a dynamic graph take. With 1, two builds give the
+            same bytes; a range of batches leaves marks of the compiler's threads.
         capabilities: compute capabilities of a tensorrt-rtx engine.
         raw_taps: also output the tapped activations.
         on_bad: what to do with images that are no 8-bit RGB.
@@ -69,7 +71,7 @@ class BuildOptions:
     images: Path | None = None
     patches: tuple[Path, ...] = ()
     batch: int | None = None
-    max_batch: int = 4
+    max_batch: int = 1
     capabilities: tuple[str, ...] = ()
     raw_taps: bool = False
     on_bad: OnBad = "error"
@@ -96,18 +98,20 @@ def build(options: BuildOptions, *, reporter: Reporter | None = None) -> Built:
         raise OutputError(
             f"{options.out} exists already.", fix="Pass --force to replace it, or --out."
         )
+    require_writable(options.out, file=False)
     if options.batch is None and not 1 <= options.max_batch <= MAX_BATCH:
         raise UsageError(
             f"A largest batch of {options.max_batch} is not possible.",
             fix=f"Choose --max-batch between 1 and {MAX_BATCH}.",
         )
-    chosen, notes = flavours(options.target)
+    chosen, notes = flavours(options.target, options.capabilities)
     for note in notes:
         reporter.note(note)
     with reporter.bar("opening", 1) as advance:
         opened = open_network(options.network)
         advance(1)
     calibration, attack = obtain_calibration(opened, options, reporter)
+    calibration.require_fitted()
 
     with reporter.bar("exporting", 2) as advance:
         bare = export_bare(
@@ -124,9 +128,8 @@ def build(options: BuildOptions, *, reporter: Reporter | None = None) -> Built:
     engines: list[CompiledEngine] = []
     with reporter.bar("compiling", len(chosen)) as advance:
         for flavour in chosen:
-            engines.append(
-                compile_engine(model, flavour, batch=batch, capabilities=options.capabilities)
-            )
+            capabilities = options.capabilities if flavour == "tensorrt-rtx" else ()
+            engines.append(compile_engine(model, flavour, batch=batch, capabilities=capabilities))
             advance(len(engines), flavour)
     manifest = write_bundle(
         options.out,

@@ -8,6 +8,7 @@ import numpy as np
 
 from zmask_export import __version__
 from zmask_export.artifacts.calibration import FORMAT_VERSION, Calibration, CalibrationHeader
+from zmask_export.artifacts.files import require_writable
 from zmask_export.calibrate.statistics import measure
 from zmask_export.data.images import ImageSource
 from zmask_export.pipeline.network import OpenNetwork
@@ -39,6 +40,8 @@ def calibrate(
         DatasetError, ImageError, WeightsError, OutputError: see ``measure`` and ``write_bytes``.
     """
     reporter = reporter or Silent()
+    if out is not None:
+        require_writable(out)
     checkpoint = None if out is None else out.with_name(f".{out.name}.progress")
     identity = f"{opened.weights_sha256} {opened.preprocess} {opened.defense.taps}"
     with reporter.bar("calibrating", len(images.names)) as advance:

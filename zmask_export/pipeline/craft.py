@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from zmask_export import __version__
+from zmask_export.artifacts.files import require_writable
 from zmask_export.attack import patch as patches
 from zmask_export.attack.craft import CraftSettings
 from zmask_export.attack.craft import craft as optimise
 from zmask_export.attack.patch import PatchInfo
-from zmask_export.data.segmentation import SegmentationFolder
+from zmask_export.data.segmentation import SegmentationFolder, require_classes
 from zmask_export.pipeline.network import OpenNetwork
 from zmask_export.pipeline.probe import PATCH_SHARE
 from zmask_export.pipeline.progress import Reporter, Silent
@@ -51,7 +52,10 @@ def craft(
         DatasetError, PatchError, OutputError.
     """
     reporter = reporter or Silent()
-    samples = list(SegmentationFolder(data, split, size=opened.input_size, limit=limit))
+    require_writable(out)
+    folder = SegmentationFolder(data, split, size=opened.input_size, limit=limit)
+    require_classes(folder, opened.classes)
+    samples = list(folder)
     checkpoint = out.with_name(f".{out.name}.progress")
     with reporter.bar("crafting", settings.epochs) as advance:
         patch, loss = optimise(
@@ -73,6 +77,8 @@ def craft(
         epochs=settings.epochs,
         seed=settings.seed,
         smoothness=settings.smoothness,
+        balanced=settings.balanced,
+        scale=settings.appearance.scale,
         loss=loss,
     )
     patches.save(out, patch, info)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from zmask_export.attack import patch as patches
-from zmask_export.data.segmentation import SegmentationFolder
-from zmask_export.errors import DatasetError, UsageError
+from zmask_export.data.segmentation import SegmentationFolder, require_classes
+from zmask_export.errors import UsageError
 from zmask_export.evaluate.segmentation import SegmentationScores, evaluate
 from zmask_export.pipeline.progress import Reporter, Silent
 from zmask_export.runtime.protected import load
@@ -37,12 +37,7 @@ def evaluate_bundle(
             "A bundle of policy detect never masks.", fix="Build with --policy gated or mask."
         )
     folder = SegmentationFolder(data, split, size=engine.manifest.input_size, limit=limit)
-    if len(folder.classes) != len(engine.manifest.classes):
-        raise DatasetError(
-            f"The data set has {len(folder.classes)} classes and the network "
-            f"{len(engine.manifest.classes)}.",
-            fix="Evaluate on the data set that the network was trained for.",
-        )
+    require_classes(folder, len(engine.manifest.classes))
     attack = patches.load(patch)
     with reporter.bar("evaluating", len(folder)) as advance:
         return evaluate(engine, list(folder), attack, seed=seed, on_image=advance)

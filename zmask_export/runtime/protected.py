@@ -13,7 +13,7 @@ from zmask_export.artifacts.manifest import Manifest, read_manifest
 from zmask_export.backends.onnx_runtime import OnnxRuntimeRunner
 from zmask_export.backends.runner import Arrays, Runner
 from zmask_export.data import images
-from zmask_export.errors import BundleError, ShapeError
+from zmask_export.errors import BundleError, ShapeError, UsageError
 
 ONNX_FILE = "protected.onnx"
 
@@ -68,6 +68,7 @@ class Protected:
 
         Raises:
             ShapeError: another shape or dtype, a value that is not finite or outside [0, 1].
+            UsageError: a threshold that is no number from 0 on.
             ImageError: an aspect ratio too far from the engine's.
             BackendError: the runner failed.
         """
@@ -91,6 +92,10 @@ class Protected:
                 fix="Scale 8-bit images by 1/255 and check the camera's conversion.",
             )
         limit = self.manifest.threshold if threshold is None else threshold
+        if not limit >= 0:
+            raise UsageError(
+                f"A threshold of {limit} is not possible.", fix="Give a number of at least 0."
+            )
         outputs = self.runner.run(
             {"image": batch, "threshold": np.array([limit], dtype=np.float32)}
         )

@@ -1,4 +1,4 @@
-"""Reference against runner: the parity contract of a build (DESIGN: section 9)."""
+"""Reference against runner: the parity contract of a build."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def _output_error(expected: Arrays, actual: Arrays, limits: Tolerances) -> tuple
     for name, value in expected.items():
         if name in _DEFENSE_OUTPUTS or "heatmap" in name:
             continue
-        error = np.abs(actual[name] - value)
+        error = np.nan_to_num(np.abs(actual[name] - value), nan=np.inf)
         bound = limits.logits_atol + limits.logits_rtol * np.abs(value)
         # A value that is not finite is never within a bound.
         outliers = max(outliers, float((~(error <= bound)).mean()))
@@ -198,4 +198,6 @@ def _output_error(expected: Arrays, actual: Arrays, limits: Tolerances) -> tuple
 def _relative(actual: NDArray[Any], expected: NDArray[Any]) -> float:
     largest = float(np.abs(expected).max())
     error = float(np.abs(actual - expected).max())
+    if not np.isfinite(error):
+        return float("inf")
     return error / largest if largest > 0 else error

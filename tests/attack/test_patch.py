@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, PngImagePlugin
+
+from zmask_export.attack import patch as patches
+from zmask_export.attack.patch import PatchInfo
+from zmask_export.errors import OutputError, PatchError
+
+INFO = PatchInfo(
+    tool_version="0",
+    model="icnet",
+    weights_sha256="ab" * 32,
+    size=(20, 30),
+    image_size=(64, 96),
+    images=3,
+    epochs=4,
+    seed=5,
+    smoothness=0.1,
+    balanced=True,
+    loss=1.5,
+)
+
+
+def _with_record(path: Path, text: str) -> Path:
+    metadata = PngImagePlugin.PngInfo()
+    metadata.add_text("zmask-export", text)
+    Image.new("RGB", (20, 20)).save(path, pnginfo=metadata)
+    return path
+
+
+def test_a_patch_comes_back_with_its_record(tmp_path: Path) -> None:
+    patch = torch.rand(3, 20, 30)
+    path = tmp_path / "new" / "patch.png"
+    patches.save(path, patch, INFO)
+    loaded = patches.load(path)
+    assert loaded.shape == (3, 20, 30)
+    assert loaded.dtype == torch.float32
+    assert loaded.is_contiguous()
+    assert (loaded - patch).abs().max() <= 0.5 / 255 + 1e-6
+    assert patches.info(path) == INFO
+
+
+def test_a_loaded_patch_is_saved_without_change(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.png", tmp_path / "b.png"
+    patches.save(first, torch.rand(3, 20, 30) * 1.4 - 0.2, INFO)
+    loaded = patches.load(first)
+    assert loaded.min() == 0
+    assert loaded.max() == 1
+    patches.save(second, loaded, INFO)
+    assert second.read_bytes() == first.read_bytes()
+
+
+def test_any_rgb_image_is_a_patch_without_a_record(tmp_path: Path) -> None:
+    patches.save(tmp_path / "plain.png", torch.rand(3, 20, 30), None)
+    Image.new("RGB", (20, 30)).save(tmp_path / "photo.jpg")
+    for path in tmp_path.iterdir():
+        assert patches.info(path) is None
+        assert patches.load(path).shape[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "JSON"),
+        ("{", "JSON"),
+        ("[]", "object"),
+        ("[" * 3000, "JSON"),
+        ("{}", "tool_version"),
+        (json.dumps(INFO.model_dump() | {"surplus": 1}), "surplus"),
+        (json.dumps(INFO.model_dump() | {"size": [0, 1]}), "size"),
+    ],
+    ids=["empty", "cut", "list", "deep", "fields", "surplus", "range"],
+)
+def test_a_damaged_record_is_refused(tmp_path: Path, text: str, why: str) -> None:
+    path = _with_record(tmp_path / "patch.png", text)
+    with pytest.raises(PatchError, match=f"is damaged.*{why}") as caught:
+        patches.info(path)
+    assert "Craft" in caught.value.fix
+    assert patches.load(path).shape == (3, 20, 20)
+
+
+def test_what_is_no_rgb_image_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("not an image")
+    Image.new("L", (20, 20)).save(tmp_path / "grey.png")
+    for name in ("text.png", "grey.png", "none.png"):
+        with pytest.raises(PatchError, match=name):
+            patches.load(tmp_path / name)
+    for name in ("text.png", "none.png"):
+        with pytest.raises(PatchError, match=name):
+            patches.info(tmp_path / name)
+
+
+def test_a_patch_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError):
+        patches.save(tmp_path, torch.rand(3, 20, 20), None)

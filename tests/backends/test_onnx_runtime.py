@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.small import SIZE, as_float, exported, tiny_images
+from zmask_export.backends.onnx_runtime import OnnxRuntimeRunner, gpu_count
+from zmask_export.errors import BackendError, ShapeError
+
+IMAGES = as_float(tiny_images())
+
+
+def test_all_outputs_come_by_name() -> None:
+    runner = OnnxRuntimeRunner(exported(None), threads=1)
+    got = runner.run({"image": IMAGES})
+    assert set(got) == {"logits", "tap.stem", "tap.mid", "tap.tip"}
+    assert got["tap.mid"].shape == (4, 32, 12, 16)
+
+
+def test_name_says_what_runs() -> None:
+    expected = "onnxruntime-cuda" if gpu_count() else "onnxruntime-cpu"
+    assert OnnxRuntimeRunner(exported(None)).name == expected
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 3, SIZE[0] + 1, SIZE[1]), (1, 1, *SIZE), (3, *SIZE), (1, *SIZE, 3)]
+)
+def test_wrong_shape_is_refused(shape: tuple[int, ...]) -> None:
+    runner = OnnxRuntimeRunner(exported(None), threads=1)
+    with pytest.raises(ShapeError) as caught:
+        runner.run({"image": np.zeros(shape, np.float32)})
+    assert str(shape) in caught.value.what
+    assert caught.value.exit_code == 4
+
+
+def test_wrong_batch_of_a_fixed_graph_is_refused() -> None:
+    runner = OnnxRuntimeRunner(exported(1), threads=1)
+    runner.run({"image": IMAGES[:1]})
+    with pytest.raises(ShapeError, match=r"takes \(1, 3"):
+        runner.run({"image": IMAGES})
+
+
+def test_wrong_element_type_is_refused() -> None:
+    runner = OnnxRuntimeRunner(exported(None), threads=1)
+    with pytest.raises(ShapeError, match="image is float64"):
+        runner.run({"image": IMAGES.astype(np.float64)})
+
+
+def test_missing_input_is_refused() -> None:
+    runner = OnnxRuntimeRunner(exported(None), threads=1)
+    with pytest.raises(ShapeError, match="image is missing"):
+        runner.run({})
+
+
+@pytest.mark.parametrize(
+    "model", [b"", b"no graph at all", exported(None)[:5000]], ids=["empty", "text", "cut short"]
+)
+def test_garbage_is_refused(model: bytes) -> None:
+    with pytest.raises(BackendError, match="cannot load the graph") as caught:
+        OnnxRuntimeRunner(model)
+    assert caught.value.exit_code == 6

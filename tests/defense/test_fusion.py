@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from zmask_export.defense import fusion
+
+PARAMETERS = torch.tensor([2.0, -0.5, 1.5, 0.25, 3.0, -1.0, 4.0, -0.5])
+
+
+def maps(*rows: list[float]) -> torch.Tensor:
+    """One image a row, each a map (1, 2, n / 2)."""
+    return torch.tensor(rows, dtype=torch.float32).reshape(len(rows), 1, 2, -1)
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def test_soft_mask_of_one_pixel() -> None:
+    g = sigmoid(1.5 * math.tanh(2.0 * 0.7 - 0.5) + 0.25)
+    expected = sigmoid(4.0 * math.tanh(3.0 * g * 1.2 - 1.0) - 0.5)
+    got = fusion.soft_mask(torch.full((1, 1, 1, 1), 1.2), torch.full((1, 1, 1, 1), 0.7), PARAMETERS)
+    assert got.item() == pytest.approx(expected, rel=1e-6)
+    gate = fusion.deep_gate(torch.full((1, 1, 1, 1), 0.7), PARAMETERS)
+    assert gate.item() == pytest.approx(g, rel=1e-6)
+
+
+def test_score_is_the_mean_product_weighted_by_the_mask() -> None:
+    shallow, deep = maps([1.0, 2.0, 3.0, 4.0]), maps([2.0, 1.0, 0.0, 5.0])
+    mask = maps([0.5, 1.0, 1.0, 0.0])
+    assert fusion.score(shallow, deep, mask).tolist() == pytest.approx([(1 + 2 + 0) / 2.5])
+
+
+def test_score_is_zero_where_the_mask_sums_to_zero() -> None:
+    values, mask = maps([1e3] * 4, [2.0] * 4), maps([0.0] * 4, [1.0] * 4)
+    assert fusion.score(values, values, mask).tolist() == [0.0, 4.0]
+
+
+def test_score_of_an_underflowing_soft_mask_is_zero() -> None:
+    never = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -200.0])
+    ones = torch.ones(1, 1, 3, 3)
+    found = fusion.detect(ones, ones, never, torch.tensor(0.0), (3, 3))
+    assert found.soft_mask.eq(0).all()
+    assert found.score.item() == 0.0
+    assert not found.flag.item()
+
+
+def test_threshold_itself_is_not_flagged() -> None:
+    shallow, deep = maps([1.0, 2.0, 3.0, 4.0]), maps([1.0] * 4)
+    d = fusion.detect(shallow, deep, PARAMETERS, torch.tensor(0.0), (2, 2)).score[0]
+    assert not fusion.detect(shallow, deep, PARAMETERS, d, (2, 2)).flag.item()
+    below = torch.nextafter(d, torch.tensor(0.0))
+    assert fusion.detect(shallow, deep, PARAMETERS, below, (2, 2)).flag.item()
+
+
+def test_nan_is_not_flagged_and_covers_nothing() -> None:
+    nan = torch.full((1, 1, 2, 2), torch.nan)
+    found = fusion.detect(nan, nan, PARAMETERS, torch.tensor(0.0), (4, 4))
+    assert not found.flag.item()
+    assert found.mask.eq(1).all()
+
+
+def test_only_flagged_images_are_covered() -> None:
+    soft = maps([0.9, 0.1, 0.2, 0.6], [0.9, 0.9, 0.9, 0.9])
+    mask = fusion.keep_mask(soft, torch.tensor([True, False]), (2, 2))
+    assert mask[0].flatten().tolist() == [0.0, 1.0, 1.0, 0.0]
+    assert mask[1].eq(1).all()
+
+
+def test_a_half_is_kept() -> None:
+    soft = torch.tensor([0.5, math.nextafter(0.5, 1) + 1e-7]).reshape(1, 1, 1, 2)
+    mask = fusion.keep_mask(soft, torch.tensor([True]), (1, 2))
+    assert mask.flatten().tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("grid", "size"), [((5, 7), (15, 35)), ((4, 6), (8, 12)), ((3, 5), (7, 11)), ((9, 9), (3, 3))]
+)
+def test_mask_grows_by_nearest_neighbour(grid: tuple[int, int], size: tuple[int, int]) -> None:
+    soft = torch.rand(2, 1, *grid, generator=torch.manual_seed(5))
+    mask = fusion.keep_mask(soft, torch.tensor([True, True]), size)
+    expected = F.interpolate((soft <= 0.5).float(), size=size, mode="nearest-exact")
+    assert torch.equal(mask, expected)
+
+
+def test_mask_is_binary() -> None:
+    soft = torch.rand(1, 1, 13, 17)
+    mask = fusion.keep_mask(soft, torch.tensor([True]), (48, 64))
+    assert set(mask.unique().tolist()) == {0.0, 1.0}

@@ -1,0 +1,111 @@
+"""Every command and the Python example of the README, executed as they stand there.
+
+What a reader would bring is put in place: ``mine.pth`` (a checkpoint), ``clean/`` and ``CITYSCAPES``
+(drawn streets). CAMVID is the real data set, where it is at hand.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from zmask_export.data.scene import draw_scene
+from zmask_export.models import registry, weights
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text("utf-8")
+CAMVID = ROOT.parent / "shared" / "data" / "camvid"
+COMMANDS = re.findall(r"^    (\S.*)$", TEXT, re.MULTILINE)
+RUNNABLE = [c for c in COMMANDS if re.match(r"(\.venv/bin/|zmask-export )", c)]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that looks like the checkout to the commands, with a reader's own files in it."""
+    folder = tmp_path_factory.mktemp("desk")
+    for name in ("calib", "tools"):
+        (folder / name).symlink_to(ROOT / name)
+    entry = registry.get("icnet")
+    shipped = ROOT / "calib" / "icnet" / "weights.safetensors"
+    network, _ = weights.load_network(entry, shipped)
+    with torch.no_grad():
+        network.get_parameter("classification.bias").add_(0.01)
+    torch.save({"model_state": network.state_dict()}, folder / "mine.pth")
+    images = folder / "CITYSCAPES" / "leftImg8bit" / "train" / "town"
+    labels = folder / "CITYSCAPES" / "gtFine" / "train" / "town"
+    for path in (folder / "clean", images, labels):
+        path.mkdir(parents=True)
+    for seed in range(2):
+        scene = draw_scene((360, 480), seed)
+        Image.fromarray(scene).save(folder / "clean" / f"{seed}.png")
+        Image.fromarray(scene).save(images / f"town_{seed}_leftImg8bit.png")
+        ids = np.random.default_rng(seed).integers(0, 10, (360, 480), dtype=np.uint8)
+        Image.fromarray(ids).save(labels / f"town_{seed}_gtFine_labelTrainIds.png")
+    return folder
+
+
+def execute(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    words = shlex.split(command)
+    if words[0].endswith("python"):
+        words[0] = sys.executable
+    else:
+        words[0:1] = [sys.executable, "-m", "zmask_export.cli.main"]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_make_targets_run_what_the_readme_says() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    assert "make demo" in COMMANDS
+    assert "make test" in COMMANDS
+    assert "zmask-export build --model icnet" in makefile
+    assert "make test" in (ROOT / ".ci" / "run").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def demo(desk: Path) -> Path:
+    """What ``make demo`` builds."""
+    result = execute("zmask-export build --model icnet --force", desk)
+    assert result.returncode == 0, result.stderr
+    return desk
+
+
+def test_readme_has_its_commands() -> None:
+    assert len(RUNNABLE) >= 7
+
+
+@pytest.mark.parametrize("command", RUNNABLE)
+def test_command(command: str, demo: Path) -> None:
+    if "CAMVID" in command:
+        if not CAMVID.is_dir():
+            pytest.skip("the CamVid data set is not here")
+        command = command.replace("CAMVID", str(CAMVID)) + " --limit 4"
+    if " build " in command:
+        command += " --force --target onnx"
+    if " craft " in command:
+        command += " --epochs 1"
+        command = command.replace("patch.png", "crafted.png")
+    elif "patch patch.png" in command:
+        command = command.replace("patch patch.png", "patch calib/icnet/patch.png")
+    result = execute(command, demo)
+    assert result.returncode == 0, result.stderr
+
+
+def test_python_example(demo: Path) -> None:
+    assert execute("x/python tools/draw_street.py --out street", demo).returncode == 0
+    code = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    assert code is not None
+    result = subprocess.run(
+        [sys.executable, "-c", code[1]], cwd=demo, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("True ")

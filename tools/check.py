@@ -1,0 +1,39 @@
+"""Everything that must hold before a change lands: format, lint, types, tests.
+
+    python tools/check.py
+
+Runs every step, prints how long each took, and exits with 1 if one failed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+STEPS = {
+    "format": ("ruff", "format", "--check", "."),
+    "lint": ("ruff", "check", "."),
+    "types": ("mypy",),
+    "tests": ("pytest", "-m", "not slow"),
+    "slow tests": ("pytest", "-m", "slow"),
+}
+
+
+def main() -> int:
+    """Run all steps; 0 if all passed."""
+    failed = []
+    for name, command in STEPS.items():
+        started = time.monotonic()
+        code = subprocess.run([sys.executable, "-m", *command], check=False).returncode
+        outcome = "ok" if code == 0 else f"failed ({code})"
+        print(f"== {name}: {outcome}, {time.monotonic() - started:.0f} s", flush=True)
+        if code:
+            failed.append(name)
+    if failed:
+        print(f"failed: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
