@@ -22,6 +22,7 @@ INFO = PatchInfo(
     seed=5,
     smoothness=0.1,
     balanced=True,
+    scale=(0.8, 1.2),
     loss=1.5,
 )
 

@@ -1,0 +1,236 @@
+"""What the tests of the command line share: a way to run it, small inputs, one built bundle."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from zmask_export.cli.main import run
+from zmask_export.data.scene import draw_scene
+from zmask_export.models import registry, weights
+
+# Small tensors gain nothing from more threads, and threads that wait for each other starve a busy machine.
+torch.set_num_threads(1)
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+
+SIZE = (96, 128)
+PATCH_SIZE = (28, 37)
+PRESET = """\
+about: A small input and a small grid, for tests.
+input_size: [96, 128]
+shallow_kernels: [[16, 20], [8, 10]]
+deep_kernels: [[16, 20]]
+grid: [30, 40]
+registration: aligned
+fill: mean
+tolerances:
+  fp32:
+    logits_atol: 1.0e-3
+    logits_rtol: 1.0e-3
+    logits_outliers: 0.001
+    score_rtol: 1.0e-4
+    mask_iou: 0.999
+    heatmap_rtol: 1.0e-4
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def record(self) -> Any:
+        """Standard output as one JSON value."""
+        return json.loads(self.out)
+
+
+def zmask(*arguments: object) -> Outcome:
+    """Run the entry point in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run([str(a) for a in arguments])
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def command(*arguments: object) -> list[str]:
+    """The installed program with its arguments."""
+    return [str(Path(sys.executable).with_name("zmask-export")), *map(str, arguments)]
+
+
+def zmask_process(*arguments: object, **options: Any) -> Outcome:
+    """Run the installed program in a process of its own."""
+    done = subprocess.run(
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env=ONE_THREAD,
+        **options,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def contents(folder: Path) -> list[str]:
+    """Everything below a folder, hidden files too."""
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*"))
+
+
+def save_scene(path: Path, seed: int, size: tuple[int, int] = SIZE) -> Path:
+    """Draw a street scene into an image file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(draw_scene(size, seed)).save(path)
+    return path
+
+
+def link_tree(source: Path, target: Path) -> Path:
+    """A copy of a bundle whose files share the original's bytes; replace them, never write into them."""
+    target.mkdir(parents=True)
+    for path in source.iterdir():
+        os.link(path, target / path.name)
+    return target
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Small inputs on disk.
+
+    Attributes:
+        preset: YAML of a 96 x 128 input.
+        images: folder of three drawn scenes of that size.
+        image: one of them.
+        patch: a patch of noise.
+        weights: ICNet weights, other than --random-weights gives.
+        camvid: a data set in CamVid's layout with drawn scenes and random labels.
+    """
+
+    preset: Path
+    images: Path
+    image: Path
+    patch: Path
+    weights: Path
+    camvid: Path
+
+    @property
+    def random(self) -> tuple[object, ...]:
+        """Options of ICNet with random weights."""
+        return ("--model", "icnet", "--random-weights", "--preset", self.preset)
+
+    @property
+    def own(self) -> tuple[object, ...]:
+        """Options of ICNet with the weights file."""
+        return ("--model", "icnet", "--weights", self.weights, "--preset", self.preset)
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    root = tmp_path_factory.mktemp("inputs")
+    rng = np.random.default_rng(0)
+    (root / "tiny.yaml").write_text(PRESET)
+    for seed in range(3):
+        save_scene(root / "images" / f"{seed}.png", seed)
+    noise = rng.integers(0, 256, (*PATCH_SIZE, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(root / "noise.png")
+    network = weights.random_network(registry.get("icnet"), seed=1)
+    save_file(network.state_dict(), root / "own.safetensors")
+    for split, count in (("train", 3), ("val", 2)):
+        for index in range(count):
+            save_scene(root / "camvid" / split / "images" / f"{index}.png", 10 + index)
+            labels = root / "camvid" / split / "labels" / f"{index}.png"
+            labels.parent.mkdir(exist_ok=True)
+            Image.fromarray(rng.integers(0, 12, SIZE, dtype=np.uint8)).save(labels)
+    return Inputs(
+        preset=root / "tiny.yaml",
+        images=root / "images",
+        image=root / "images" / "0.png",
+        patch=root / "noise.png",
+        weights=root / "own.safetensors",
+        camvid=root / "camvid",
+    )
+
+
+@pytest.fixture(scope="session")
+def built(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+    """A gated bundle with every engine that builds here, and what the build said."""
+    out = tmp_path_factory.mktemp("bundles") / "gated"
+    outcome = zmask("build", *inputs.random, "--out", out, "--json")
+    assert outcome.code == 0, outcome.err
+    return out, outcome
+
+
+@pytest.fixture(scope="session")
+def bundle(built: tuple[Path, Outcome]) -> Path:
+    """The gated bundle of random weights."""
+    return built[0]
+
+
+@pytest.fixture(scope="session")
+def calibration(bundle: Path) -> Path:
+    """The fitted calibration of the random weights."""
+    return bundle / "calibration.safetensors"
+
+
+@pytest.fixture(scope="session")
+def detect_bundle(
+    inputs: Inputs, calibration: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A bundle of policy detect, without engines."""
+    out = tmp_path_factory.mktemp("bundles") / "detect"
+    outcome = zmask(
+        "build", *inputs.random, "--calibration", calibration, "--policy", "detect",
+        "--target", "onnx", "--out", out,
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    return out
+
+
+@pytest.fixture(scope="session")
+def own_bundle(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the user's own weights, calibrated and fitted on the user's images and patch."""
+    out = tmp_path_factory.mktemp("bundles") / "own"
+    outcome = zmask(
+        "build", *inputs.own, "--images", inputs.images, "--patch", inputs.patch,
+        "--target", "onnx", "--out", out,
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    return out
+
+
+def assert_refused(outcome: Outcome, code: int, *words: str) -> None:
+    """The exit code, one sentence what, one line how to fix, no traceback, the words in them."""
+    lines = outcome.err.splitlines()
+    errors = [line for line in lines if line.startswith("Error: ")]
+    assert (outcome.code, len(errors)) == (code, 1), outcome.err
+    assert lines[-2] == errors[0], outcome.err
+    assert lines[-1].startswith("  Fix: "), outcome.err
+    assert lines[-1].rstrip().endswith("."), outcome.err
+    assert "Traceback" not in outcome.err
+    assert outcome.out == ""
+    said = "\n".join(lines[-2:])
+    assert [word for word in words if word not in said] == [], said
+
+
+@pytest.fixture
+def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A result's path in an empty folder, which is also the working directory."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder / "result"

@@ -1,0 +1,87 @@
+"""The demo as it is shipped: built, run on street scenes, and measured on CamVid."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import command, zmask
+from zmask_export import presets
+from zmask_export.data.scene import draw_scene
+
+DEMO = presets.folder() / "icnet"
+CAMVID = Path(__file__).parents[3] / "shared" / "data" / "camvid"
+SIZE = (360, 480)
+MOST_S = 90
+MOST_BYTES = 4e9
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not all((DEMO / f).exists() for f in ("calibration.safetensors", "patch.png")),
+        reason="the demo's calibration or patch is not in this checkout",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped demo, built within its limits of time and memory."""
+    folder = tmp_path_factory.mktemp("demo")
+    out = folder / "icnet"
+    started = time.monotonic()
+    with (folder / "log").open("w") as log:
+        build = subprocess.Popen(
+            command("build", "--model", "icnet", "--out", out), stdout=log, stderr=log
+        )
+        _, status, usage = os.wait4(build.pid, 0)
+    took = time.monotonic() - started
+    build.returncode = os.waitstatus_to_exitcode(status)
+    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    assert build.returncode == 0, (folder / "log").read_text()
+    assert took < MOST_S
+    assert peak < MOST_BYTES
+    return out
+
+
+def test_the_demo_finds_its_patch_and_leaves_a_clean_street_alone(
+    demo: Path, tmp_path: Path
+) -> None:
+    with Image.open(DEMO / "patch.png") as picture:
+        patch = np.asarray(picture)
+    clean = draw_scene(SIZE, 0)
+    top, left = 120, 200
+    inside = np.zeros(SIZE, bool)
+    inside[top : top + patch.shape[0], left : left + patch.shape[1]] = True
+    patched = clean.copy()
+    patched[inside] = patch.reshape(-1, 3)
+    for name, image in (("clean", clean), ("patched", patched)):
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    given = (tmp_path / "clean.png", tmp_path / "patched.png", "--out", tmp_path / "results")
+    outcome = zmask("run", demo, *given)
+    assert outcome.code == 0, outcome.err
+    first, second = (json.loads(line) for line in outcome.out.splitlines())
+    assert (first["flag"], first["covered"]) == (False, 0)
+    assert second["flag"]
+    with Image.open(second["files"]["mask"]) as picture:
+        covered = np.asarray(picture) == 0
+    assert (covered & inside).sum() > 0.5 * inside.sum()
+    assert (covered & inside).sum() > 0.5 * covered.sum()
+
+
+@pytest.mark.skipif(not CAMVID.is_dir(), reason="CamVid is not beside this checkout")
+def test_the_demo_on_camvid(demo: Path) -> None:
+    given = ("--data", CAMVID, "--patch", DEMO / "patch.png", "--limit", "12", "--json")
+    outcome = zmask("evaluate", demo, *given)
+    assert outcome.code == 0, outcome.err
+    assert outcome.record["images"] == 12
+    assert outcome.record["auc"] >= 0.995
+    assert outcome.record["clean"] - outcome.record["clean_defended"] <= 0.01
