@@ -23,6 +23,7 @@ from tests.small import (
 from zmask_export.backends import tensorrt
 from zmask_export.backends.tensorrt import BatchRange, CompiledEngine, compile_engine
 from zmask_export.errors import BackendUnavailableError, CompileError, UsageError
+from zmask_export.fuse.batch import fix_batch
 from zmask_export.fuse.emit import FuseOptions, fuse
 from zmask_export.spec import Policy
 
@@ -69,6 +70,12 @@ def test_second_pass_shares_its_weights() -> None:
 @pytest.mark.parametrize("policy", list(Policy))
 def test_two_builds_of_a_fixed_batch_are_the_same_bytes(policy: Policy) -> None:
     model = fused(policy, 1)
+    assert compiled(model).data == compiled(model).data
+
+
+@pytest.mark.parametrize("policy", list(Policy))
+def test_a_dynamic_graph_with_its_batch_fixed_builds_the_same_bytes(policy: Policy) -> None:
+    model = fix_batch(fused(policy, None), 1)
     assert compiled(model).data == compiled(model).data
 
 

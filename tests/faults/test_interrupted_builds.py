@@ -40,6 +40,8 @@ def start(inputs: Inputs, own_bundle: Path, out: Path) -> Start:
             stderr=subprocess.PIPE,
             text=True,
             env=ONE_THREAD,
+            # A shell's background job ignores SIGINT, and its children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     return starting

@@ -10,6 +10,7 @@ fixed batch compiles to the same bytes every time, and a crash of the compiler i
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
@@ -115,8 +116,8 @@ def compile_engine(
 ) -> CompiledEngine:
     """Compile a fused graph.
 
-    A graph with a fixed batch, or with a range of one batch, compiles to the same bytes every time. With
-    a wider range the compiler's threads leave their mark: engines differ in the order of a few entries.
+    A graph with a fixed batch compiles to the same bytes every time. With a range of batches the
+    compiler's threads leave their mark: engines of one graph differ in the order of a few entries.
 
     Args:
         onnx_model: the graph.
@@ -160,10 +161,20 @@ def compile_engine(
     )
 
 
+_KEPT = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 _START = (
     "import json, sys; folder = sys.argv[1]; sys.path[:] = json.loads(sys.argv[2]); "
     "from zmask_export.backends import compiler; compiler.main(folder)"
 )
+
+
+_NO_RANDOM_ADDRESSES = 0x0040000
+
+
+def _steady_memory() -> None:
+    """Same addresses and one processor in every run: what the compiler's order of entries hangs on."""
+    ctypes.CDLL(None).personality(_NO_RANDOM_ADDRESSES)
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
 def _in_own_process(onnx_model: bytes, request: compiler.Record) -> tuple[bytes, compiler.Record]:
@@ -172,8 +183,12 @@ def _in_own_process(onnx_model: bytes, request: compiler.Record) -> tuple[bytes,
         (folder / compiler.MODEL).write_bytes(onnx_model)
         (folder / compiler.REQUEST).write_text(json.dumps(request), "utf-8")
         done = subprocess.run(  # noqa: S603
-            [sys.executable, "-c", _START, name, json.dumps(sys.path)],
-            env=os.environ | {"PYTHONHASHSEED": "0"},
+            [sys.executable, "-c", _START, ".", json.dumps([os.path.abspath(p) for p in sys.path])],
+            cwd=folder,
+            preexec_fn=_steady_memory if sys.platform == "linux" else None,
+            # Names of folders and variables would shift the compiler's memory, and so its bytes.
+            env={key: os.environ[key] for key in _KEPT if key in os.environ}
+            | {"PYTHONHASHSEED": "0"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

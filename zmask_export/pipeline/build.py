@@ -17,6 +17,7 @@ from zmask_export.data.images import OnBad
 from zmask_export.defense.zmask import ZMask
 from zmask_export.errors import CalibrationError, OutputError, UsageError
 from zmask_export.export.bare import MAX_BATCH, export_bare
+from zmask_export.fuse.batch import fix_batch
 from zmask_export.fuse.emit import Fused, FuseOptions, fuse
 from zmask_export.pipeline.bundle import write_bundle
 from zmask_export.pipeline.calibrate import calibrate
@@ -124,12 +125,17 @@ def build(options: BuildOptions, *, reporter: Reporter | None = None) -> Built:
     parity = check(opened, calibration, options, model, attack, reporter)
     parity.require()
 
-    batch = None if options.batch else BatchRange(largest=options.max_batch)
+    batch, source = None, model
+    if options.batch is None and options.max_batch > 1:
+        batch = BatchRange(largest=options.max_batch)
+    elif options.batch is None:
+        # With a batch of one declared, not left to a profile, two builds give the same bytes.
+        source = fix_batch(model, 1)
     engines: list[CompiledEngine] = []
     with reporter.bar("compiling", len(chosen)) as advance:
         for flavour in chosen:
             capabilities = options.capabilities if flavour == "tensorrt-rtx" else ()
-            engines.append(compile_engine(model, flavour, batch=batch, capabilities=capabilities))
+            engines.append(compile_engine(source, flavour, batch=batch, capabilities=capabilities))
             advance(len(engines), flavour)
     manifest = write_bundle(
         options.out,

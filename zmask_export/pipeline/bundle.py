@@ -64,7 +64,7 @@ def write_bundle(
         onnx_model: the fused graph.
         signature: names and shapes of the graph's inputs and outputs.
         engines: compiled engines.
-        engine_batch: batches that the engines take; None for the graph's fixed one.
+        engine_batch: batches that the engines take; None for the graph's fixed one, or for 1.
         parity: the verified report.
 
     Raises:
@@ -112,7 +112,6 @@ def engine_file(engine: CompiledEngine) -> str:
 def _engine_info(
     engine: CompiledEngine, batch: int | None, engine_batch: BatchRange | None
 ) -> EngineInfo:
-    dynamic = engine_batch or BatchRange()
     return EngineInfo(
         file=engine_file(engine),
         flavour=engine.flavour,
@@ -121,7 +120,11 @@ def _engine_info(
         activation_bytes=engine.activation_bytes,
         weight_bytes=engine.weight_bytes,
         tf32=engine.tf32,
-        batch=batch or (dynamic.smallest, dynamic.tuned, dynamic.largest),
+        batch=(
+            (engine_batch.smallest, engine_batch.tuned, engine_batch.largest)
+            if engine_batch
+            else batch or 1
+        ),
     )
 
 
