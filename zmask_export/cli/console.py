@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from zmask_export.cli import interrupts
 from zmask_export.pipeline.progress import Advance
 
 
 class ConsoleReporter:
-    """Shows bars on a terminal and one line a stage elsewhere."""
+    """Shows bars on a terminal and one line a stage elsewhere; an interrupt ends every bar."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
@@ -30,9 +31,11 @@ class ConsoleReporter:
             task = progress.add_task(label, total=total, note="")
 
             def advance(done: int, note: str = "") -> None:
+                interrupts.check()
                 progress.update(task, completed=done, note=note)
 
             yield advance
+            interrupts.check()
 
     def note(self, text: str) -> None:
         """One line on standard error."""

@@ -12,6 +12,7 @@ import click
 
 from zmask_export import __version__
 from zmask_export.artifacts.files import output_error
+from zmask_export.cli import interrupts
 from zmask_export.errors import BackendError, UsageError, ZMaskError
 
 _VERBS = {
@@ -62,24 +63,31 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     given = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    as_json = "--json" in given
-    try:
-        result: Any = cli.main(args=given, prog_name="zmask-export", standalone_mode=False)
-    except ZMaskError as exc:
-        return _show(exc, as_json=as_json)
-    except click.exceptions.Abort:
-        click.echo("Interrupted. Long runs go on where they stopped when started again.", err=True)
-        return 130
-    except click.exceptions.Exit as exc:
-        return exc.exit_code
-    except click.ClickException as exc:
-        return _show(_usage(exc), as_json=as_json)
-    except OSError as exc:
-        return _show(output_error(Path(exc.filename or "."), exc), as_json=as_json)
-    except MemoryError:
-        error = BackendError("Out of memory.", fix="Give a smaller --batch or --input-size.")
-        return _show(error, as_json=as_json)
+    with interrupts.remembered():
+        try:
+            result: Any = cli.main(args=given, prog_name="zmask-export", standalone_mode=False)
+        except click.exceptions.Exit as exc:
+            return exc.exit_code
+        except (ZMaskError, click.ClickException, click.Abort, OSError, MemoryError) as exc:
+            # After an interrupt that a library swallowed, it may fail for no reason of the user's.
+            if isinstance(exc, click.Abort) or interrupts.happened():
+                click.echo(
+                    "Interrupted. Long runs go on where they stopped when started again.", err=True
+                )
+                return 130
+            return _show(_ours(exc), as_json="--json" in given)
     return result if isinstance(result, int) else 0
+
+
+def _ours(exc: Exception) -> ZMaskError:
+    """The error of ours that says what a caught one says."""
+    if isinstance(exc, ZMaskError):
+        return exc
+    if isinstance(exc, click.ClickException):
+        return _usage(exc)
+    if isinstance(exc, OSError):
+        return output_error(Path(exc.filename or "."), exc)
+    return BackendError("Out of memory.", fix="Give a smaller --batch or --input-size.")
 
 
 def _usage(exc: click.ClickException) -> UsageError:
