@@ -7,8 +7,8 @@ goes on where it stopped when it is started again. The weights that are written 
 moving average, in float16.
 
 Recipe: AdamW with weight decay 0.05 (none on norms and biases), one-cycle learning rate, bfloat16
-autocast, channels-last, cascade label guidance (auxiliary losses 0.4), inverse-log class weights,
-random scale, crop, flip and colour.
+autocast, channels-last, auxiliary losses 0.4 (for ICNet its cascade label guidance), inverse-log class
+weights, random scale, crop, flip and colour.
 """
 
 from __future__ import annotations
@@ -93,14 +93,18 @@ def batches(
         yield torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs])
 
 
-def loss_of(outputs: Tensor | tuple[Tensor, ...], labels: Tensor, weights: Tensor) -> Tensor:
+def loss_of(
+    outputs: Tensor | tuple[Tensor, ...], labels: Tensor, weights: Tensor, align_corners: bool
+) -> Tensor:
     """Weighted cross-entropy: the main output at half resolution plus the auxiliary ones."""
     maps = outputs if isinstance(outputs, tuple) else (outputs,)
     total = torch.zeros(())
     for i, logits in enumerate(maps):
         if i == 0:
             half = (labels.shape[1] // 2, labels.shape[2] // 2)
-            logits = F.interpolate(logits.float(), size=half, mode="bilinear", align_corners=True)
+            logits = F.interpolate(
+                logits.float(), size=half, mode="bilinear", align_corners=align_corners
+            )
             target = labels[:, ::2, ::2]
         else:
             # Auxiliary heads learn from the nearest label: a quarter of the work, same guidance.
@@ -151,7 +155,9 @@ def main(
 ) -> None:
     torch.manual_seed(seed)
     entry = registry.get(model)
-    network = load_network(entry, init)[0] if init else entry.build()
+    network = entry.build_for_training()
+    if init:
+        network.load_state_dict(load_network(entry, init)[0].state_dict(), strict=False)
     network = network.to(memory_format=torch.channels_last)
     average = torch.optim.swa_utils.AveragedModel(
         network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998), use_buffers=True
@@ -187,7 +193,7 @@ def main(
                 x = normalise(x, entry.preprocess).contiguous(memory_format=torch.channels_last)
                 with torch.autocast("cpu", dtype=torch.bfloat16):
                     outputs = network(x)
-                loss = loss_of(outputs, y.long(), weights)
+                loss = loss_of(outputs, y.long(), weights, bool(network.ALIGN_CORNERS))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 nn.utils.clip_grad_norm_(network.parameters(), 5.0)
@@ -216,7 +222,7 @@ def main(
     tensors = {
         name: (value.half() if value.is_floating_point() else value).contiguous()
         for name, value in average.module.state_dict().items()
-        if not name.endswith("num_batches_tracked")
+        if not name.endswith("num_batches_tracked") and not name.startswith(entry.unused)
     }
     partial = out.with_suffix(".partial")
     save_file(tensors, partial, metadata={"model": model, "classes": str(entry.classes)})

@@ -171,6 +171,9 @@ class ICNet(nn.Module):
         ShapeError: the input is no (N, 3, H, W) batch or a side is under ``MIN_SIDE``.
     """
 
+    ALIGN_CORNERS = True
+    """How logits are enlarged to the size of the image."""
+
     def __init__(self, classes: int = 19) -> None:
         super().__init__()
         self.convbnrelu1_1 = _ConvBnRelu(3, 32, 3, stride=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zmask_export.errors import UsageError
-from zmask_export.models import icnet
+from zmask_export.models import bisenet, ddrnet, icnet
 from zmask_export.spec import PREPROCESS, Preprocess
 
 
@@ -27,7 +28,8 @@ class ModelEntry:
         deep: Table 1's set D.
         min_side: smallest input side in pixels.
         classes_from: key of the weight whose first dimension is the number of classes.
-        unused: prefixes of keys that public checkpoints carry and the network never uses.
+        unused: prefixes of keys that public checkpoints carry and a prediction never uses.
+        training: builds it with heads that serve training only, where ``factory`` leaves them out.
     """
 
     name: str
@@ -40,15 +42,51 @@ class ModelEntry:
     min_side: int
     classes_from: str
     unused: tuple[str, ...] = ()
+    training: Callable[[int], nn.Module] | None = None
 
     def build(self, classes: int | None = None) -> nn.Module:
         """The network with random weights."""
         return self.factory(self.classes if classes is None else classes)
 
+    def build_for_training(self) -> nn.Module:
+        """The same with all auxiliary heads."""
+        return (self.training or self.factory)(self.classes)
+
 
 _ICNET_TAPS = ("convbnrelu1_2", "res_block2", "res_block5", "conv5_4_k1")
 
 _ENTRIES = {
+    "bisenet": ModelEntry(
+        name="bisenet",
+        factory=bisenet.BiSeNet,
+        classes=11,
+        preprocess=PREPROCESS["imagenet"],
+        taps={
+            "spatial-path-conv-7x7": "spatial_path.conv_7x7",
+            "spatial-path-conv-1x1": "spatial_path.conv_1x1",
+            "ct0": "context_path.layer3",
+            "ct1": "context_path.layer2",
+            "ct2": "context_path.layer1",
+        },
+        shallow=("spatial-path-conv-1x1", "spatial-path-conv-7x7", "ct2"),
+        deep=("ct1", "ct2", "spatial-path-conv-1x1"),
+        min_side=bisenet.MIN_SIDE,
+        classes_from="heads.2.conv_1x1.weight",
+    ),
+    "ddrnet": ModelEntry(
+        name="ddrnet",
+        factory=ddrnet.DDRNet,
+        classes=11,
+        preprocess=PREPROCESS["imagenet"],
+        taps={"rb1": "layer1", "rb2": "layer2", "rbb1": "layer5_", "rbb2": "layer5"},
+        shallow=("rbb2", "rbb1", "rb1", "rb2"),
+        deep=("rbb2", "rbb1"),
+        min_side=ddrnet.MIN_SIDE,
+        classes_from="final_layer.conv2.weight",
+        # Training leaves an extra head and the weights of its loss in the checkpoint.
+        unused=("seghead_extra.", "loss."),
+        training=functools.partial(ddrnet.DDRNet, auxiliary=True),
+    ),
     "icnet": ModelEntry(
         name="icnet",
         factory=icnet.ICNet,

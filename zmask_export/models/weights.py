@@ -36,12 +36,7 @@ def load_network(entry: ModelEntry, path: Path) -> tuple[nn.Module, int]:
         WeightsError: missing, truncated, foreign, holding code, not finite, or not matching; all
             keys and shapes that do not match are listed.
     """
-    state = read_state(path)
-    state = {
-        key: value
-        for key, value in state.items()
-        if not key.startswith(entry.unused or ("\0",)) and not key.endswith("num_batches_tracked")
-    }
+    state = read_state(path, entry.unused)
     head = state.get(entry.classes_from)
     classes = entry.classes if head is None or head.ndim == 0 else int(head.shape[0])
     network = entry.build(classes)
@@ -71,8 +66,12 @@ def random_network(entry: ModelEntry, seed: int = 0) -> nn.Module:
         return entry.build().eval()
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path, unused: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """The tensors of a checkpoint, wrapper and prefix removed.
+
+    Args:
+        path: see :func:`load_network`.
+        unused: prefixes of keys to leave out, with or without the prefix of the others.
 
     Raises:
         WeightsError: see :func:`load_network`.
@@ -96,14 +95,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
         ) from exc
     except Exception as exc:  # a damaged file makes torch.load fail in every way there is
         raise _unreadable(path, "is cut short or no PyTorch checkpoint") from exc
-    return _unwrap(path, loaded)
+    return _unwrap(path, loaded, unused)
 
 
 def _unreadable(path: Path, what: str) -> WeightsError:
     return WeightsError(f"The weights file {path} {what}.", fix="Copy or download it again.")
 
 
-def _unwrap(path: Path, loaded: object) -> dict[str, Tensor]:
+def _unwrap(path: Path, loaded: object, unused: tuple[str, ...]) -> dict[str, Tensor]:
     for key in _WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
@@ -114,9 +113,13 @@ def _unwrap(path: Path, loaded: object) -> dict[str, Tensor]:
     if not state:
         raise _unreadable(path, "holds no tensor")
     for prefix in _PREFIXES:
-        if all(key.startswith(prefix) for key in state):
+        if all(key.startswith((prefix, *unused)) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
+    return {
+        key: value
+        for key, value in state.items()
+        if not key.startswith(unused) and not key.endswith("num_batches_tracked")
+    }
 
 
 def _require_match(
