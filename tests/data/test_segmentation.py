@@ -133,6 +133,23 @@ def test_palette_label_maps_hold_their_indices(camvid: Path) -> None:
     np.testing.assert_array_equal(SegmentationFolder(camvid, "val")[0].labels, _ramp(0, 11))
 
 
+@pytest.mark.parametrize("label", [12, 31, 254])
+def test_a_label_of_another_encoding_is_named(camvid: Path, label: int) -> None:
+    _labels(camvid / "val/labels/0.png", np.full(SIZE, label, np.uint8))
+    with pytest.raises(DatasetError, match=rf"labels/0\.png holds the label {label}"):
+        SegmentationFolder(camvid, "val")[0]
+
+
+@pytest.mark.parametrize(("ending", "label"), [("labelTrainIds", 19), ("labelIds", 34)])
+def test_a_label_that_cityscapes_lacks_is_named(cityscapes: Path, ending: str, label: int) -> None:
+    if ending == "labelIds":
+        for path in cityscapes.rglob("*_labelTrainIds.png"):
+            path.unlink()
+    _labels(next(cityscapes.rglob(f"bonn*{ending}.png")), np.full(SIZE, label, np.uint8))
+    with pytest.raises(DatasetError, match=f"holds the label {label}"):
+        SegmentationFolder(cityscapes, "val")[0]
+
+
 @pytest.mark.parametrize("data", [b"", b"text", None])
 def test_a_damaged_label_map_is_named(camvid: Path, data: bytes | None) -> None:
     path = camvid / "val/labels/0.png"

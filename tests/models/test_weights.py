@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-import pickle
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -10,39 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tests.models.tiny import TINY, tiny
 from zmask_export.errors import WeightsError
 from zmask_export.models import registry, weights
-from zmask_export.models.registry import ModelEntry
-from zmask_export.spec import PREPROCESS
 
 State = dict[str, Any]
 ICNET = registry.get("icnet")
-
-
-def _tiny(classes: int) -> nn.Module:
-    layers = OrderedDict(
-        body=nn.Conv2d(3, 4, 3), norm=nn.BatchNorm2d(4), head=nn.Conv2d(4, classes, 1)
-    )
-    return nn.Sequential(layers)
-
-
-TINY = ModelEntry(
-    name="tiny",
-    factory=_tiny,
-    classes=2,
-    preprocess=PREPROCESS["unit"],
-    taps={"body": "body"},
-    shallow=("body",),
-    deep=("body",),
-    min_side=3,
-    classes_from="head.weight",
-    unused=("extra.",),
-)
 
 
 @pytest.fixture
@@ -99,7 +72,7 @@ def test_other_wrappers_load(tmp_path: Path, state: State, wrapper: str) -> None
 
 
 def _fingerprint(state: State) -> str:
-    network = _tiny(len(state["head.weight"]))
+    network = tiny(len(state["head.weight"]))
     network.load_state_dict(state)
     return weights.fingerprint(network)
 
@@ -141,7 +114,7 @@ def test_half_precision_weights_become_float32(tmp_path: Path, state: State) -> 
 
 @pytest.mark.parametrize("classes", [2, 19])
 def test_the_number_of_classes_is_read_from_the_checkpoint(tmp_path: Path, classes: int) -> None:
-    torch.save(_tiny(classes).state_dict(), tmp_path / "tiny.pt")
+    torch.save(tiny(classes).state_dict(), tmp_path / "tiny.pt")
     network, found = weights.load_network(TINY, tmp_path / "tiny.pt")
     assert found == classes
     assert network(torch.zeros(1, 3, 5, 5)).shape[1] == classes
@@ -215,86 +188,6 @@ def test_weights_of_another_network_are_refused(tmp_path: Path, state: State) ->
 def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(WeightsError, match="do not exist"):
         weights.read_state(tmp_path / name)
-
-
-class _Code:
-    """Runs a command when it is unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return os.system, (f"touch {self.marker}",)
-
-
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-@pytest.mark.parametrize("suffix", [".pt", ".pth", ".safetensors"])
-@pytest.mark.parametrize("form", ["pickle", "zip", "legacy"])
-def test_code_in_a_checkpoint_never_runs(
-    tmp_path: Path, state: State, form: str, suffix: str
-) -> None:
-    marker = tmp_path / "it-ran"
-    path = tmp_path / f"weights{suffix}"
-    content = {**state, "surprise": _Code(marker)}
-    if form == "pickle":
-        path.write_bytes(pickle.dumps(content))
-    else:
-        torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
-    with pytest.raises(WeightsError):
-        weights.load_network(TINY, path)
-    assert not marker.exists()
-    pickle.loads(pickle.dumps(_Code(marker)))  # noqa: S301
-    assert marker.exists(), "the code of this test would have run"
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """One checkpoint in every kind of file."""
-    folder = tmp_path_factory.mktemp("weights")
-    state = weights.random_network(TINY).state_dict()
-    torch.save(state, folder / "zip.pt")
-    torch.save(state, folder / "legacy.pt", _use_new_zipfile_serialization=False)
-    save_file(state, folder / "plain.safetensors")
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-KINDS = ("zip.pt", "legacy.pt", "plain.safetensors")
-
-
-@settings(max_examples=60, deadline=None)
-@given(name=st.sampled_from(KINDS), share=st.floats(0, 0.999))
-def test_a_file_cut_short_anywhere_is_refused(
-    tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes], name: str, share: float
-) -> None:
-    path = tmp_path_factory.getbasetemp() / name
-    path.write_bytes(files[name][: int(share * len(files[name]))])
-    with pytest.raises(WeightsError) as caught:
-        weights.load_network(TINY, path)
-    assert name in caught.value.what
-
-
-@settings(max_examples=150, deadline=None)
-@given(data=st.data(), name=st.sampled_from(KINDS), random=st.binary(max_size=120))
-def test_damage_gives_weights_or_a_weights_error(
-    tmp_path_factory: pytest.TempPathFactory,
-    files: dict[str, bytes],
-    data: st.DataObject,
-    name: str,
-    random: bytes,
-) -> None:
-    path = tmp_path_factory.getbasetemp() / name
-    damaged = bytearray(files[name])
-    start = data.draw(st.integers(0, min(len(damaged), 1500)))
-    damaged[start : start + len(random)] = random
-    for content in (bytes(damaged), files[name][:2] + random, random):
-        path.write_bytes(content)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                network, _ = weights.load_network(TINY, path)
-        except WeightsError:
-            continue
-        assert all(value.isfinite().all() for value in network.state_dict().values())
 
 
 def test_random_weights_are_those_of_their_seed() -> None:

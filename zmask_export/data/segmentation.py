@@ -36,6 +36,12 @@ CITYSCAPES_CLASSES = (
 )  # fmt: skip
 # Cityscapes label id of each train id, from the data set's public label table.
 _CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+# Label in the file to class index. 11 is CamVid's "unlabelled"; ids of Cityscapes end at 33.
+_CAMVID = {i: i for i in range(len(CAMVID_CLASSES))} | {len(CAMVID_CLASSES): IGNORE, IGNORE: IGNORE}
+_CITYSCAPES_BY_TRAIN_ID = {i: i for i in range(len(CITYSCAPES_CLASSES))} | {IGNORE: IGNORE}
+_CITYSCAPES_BY_ID = dict.fromkeys((*range(34), IGNORE), IGNORE) | {
+    label: train for train, label in enumerate(_CITYSCAPES_IDS)
+}
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class SegmentationFolder:
             self.pairs = _cityscapes_pairs(root, split)
         elif (root / split / "images").is_dir():
             self.classes = CAMVID_CLASSES
-            self._table = _lookup({i: i for i in range(len(CAMVID_CLASSES))})
+            self._table = _CAMVID
             self.pairs = _camvid_pairs(root / split)
         else:
             raise DatasetError(
@@ -94,10 +100,10 @@ class SegmentationFolder:
         image = images.read(path)
         labels = _read_labels(label_path)
         table = self._table
-        if table is None and label_path.name.endswith("_labelIds.png"):
-            table = _lookup({label: train for train, label in enumerate(_CITYSCAPES_IDS)})
-        if table is not None:
-            labels = table[labels]
+        if table is None:
+            by_id = label_path.name.endswith("_labelIds.png")
+            table = _CITYSCAPES_BY_ID if by_id else _CITYSCAPES_BY_TRAIN_ID
+        labels = _translate(labels, table, label_path)
         if labels.shape != image.shape[:2]:
             raise DatasetError(
                 f"{label_path} is {labels.shape[1]} x {labels.shape[0]} and its image "
@@ -128,11 +134,23 @@ def require_classes(folder: SegmentationFolder, classes: int) -> None:
         )
 
 
-def _lookup(mapping: dict[int, int]) -> NDArray[np.uint8]:
-    table = np.full(256, IGNORE, np.uint8)
-    for label, train in mapping.items():
-        table[label] = train
-    return table
+def _translate(labels: NDArray[np.uint8], table: dict[int, int], path: Path) -> NDArray[np.uint8]:
+    """Labels as class indices.
+
+    Raises:
+        DatasetError: a label that is no class of the data set and not its "unlabelled".
+    """
+    found = np.unique(labels)
+    foreign = [int(label) for label in found if int(label) not in table]
+    if foreign:
+        raise DatasetError(
+            f"{path} holds the label {foreign[0]}, which is no class of this data set.",
+            fix="Give label maps in the data set's own encoding, one class index a pixel.",
+        )
+    lookup = np.zeros(256, np.uint8)
+    for label in found:
+        lookup[label] = table[int(label)]
+    return lookup[labels]
 
 
 def _read_labels(path: Path) -> NDArray[np.uint8]:
