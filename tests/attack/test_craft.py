@@ -1,254 +1,277 @@
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zmask_export.attack.craft import CraftSettings, craft
+from tests.attack.conftest import DEFENSE, SIZE, Network
+from tests.small import random_calibration
+from zmask_export.artifacts.calibration import Calibration
+from zmask_export.attack.craft import craft, random_patch
 from zmask_export.attack.losses import smoothness
-from zmask_export.attack.placement import paste, patch_masks, random_placement
+from zmask_export.attack.overactivation import OverActivation
+from zmask_export.attack.placement import grid_targets, paste, patch_masks, random_placement
+from zmask_export.attack.printability import log_non_printability
+from zmask_export.attack.scene import Scene
+from zmask_export.attack.settings import CraftSettings
 from zmask_export.attack.transforms import Appearance
 from zmask_export.data.segmentation import IGNORE, Sample
-from zmask_export.errors import DatasetError, PatchError
-from zmask_export.models.registry import normalise
+from zmask_export.defense.zmask import ZMask
+from zmask_export.errors import (
+    CalibrationError,
+    DatasetError,
+    PatchError,
+    UsageError,
+    WeightsError,
+)
+from zmask_export.models.bare import BareNetwork
 from zmask_export.models.weights import fingerprint
-from zmask_export.spec import PREPROCESS
+from zmask_export.spec import PREPROCESS, Policy
 
-SIZE = (40, 48)
-PREPARE = PREPROCESS["imagenet"]
 SETTINGS = CraftSettings(size=(14, 16), epochs=6, batch=2)
+LONG = replace(SETTINGS, epochs=20, smoothness=0.0)
 
 
-class _Network(nn.Module):
-    """A small network that sees far enough for a patch to act outside itself."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.near = nn.Conv2d(3, 8, 5, stride=2, padding=2)
-        self.far = nn.Conv2d(8, 8, 5, padding=8, dilation=4)
-        self.head = nn.Conv2d(8, 4, 1)
-        with torch.no_grad():
-            for layer in (self.near, self.far, self.head):
-                layer.weight *= 3  # sure of itself, and easily moved
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = F.relu(self.far(F.relu(self.near(x))))
-        return F.interpolate(self.head(h), x.shape[2:], mode="bilinear")
-
-
-@pytest.fixture
-def network() -> _Network:
-    torch.manual_seed(1)
-    return _Network().eval()
-
-
-@pytest.fixture
-def samples(network: _Network) -> list[Sample]:
-    """Pictures labelled by the network itself, one row unlabelled."""
-    samples = []
-    for index in range(5):
-        image = np.random.default_rng(index).integers(90, 160, (*SIZE, 3), np.uint8)
-        x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
-        with torch.inference_mode():
-            labels = network(normalise(x, PREPARE)).argmax(1)[0].byte().numpy()
-        labels[0] = IGNORE
-        samples.append(Sample(Path(f"{index}.png"), image, labels))
-    return samples
-
-
-def _attack(network: nn.Module, samples: list[Sample], patch: Tensor) -> tuple[float, float]:
-    """Cross-entropy, and share of pixels still right, outside a patch at fixed places."""
+def _patched(samples: list[Sample], patch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Every image four times with the patch somewhere, its labels, and where the patch is."""
     rng = np.random.default_rng(99)
-    losses, right = [], []
-    for sample in samples * 4:
-        image = torch.from_numpy(sample.image).permute(2, 0, 1)[None].float() / 255
-        place = random_placement(rng, SIZE, (patch.shape[1], patch.shape[2]))
-        labels = torch.from_numpy(sample.labels)[None].long()
-        counted = ~patch_masks([place], SIZE) & (labels != IGNORE)
-        with torch.inference_mode():
-            logits = network(normalise(paste(image, [patch], [place]), PREPARE))
-        losses.append(
-            F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")[counted]
-        )
-        right.append((logits.argmax(1) == labels)[counted])
-    return float(torch.cat(losses).mean()), float(torch.cat(right).float().mean())
+    samples = samples * 4
+    image = torch.from_numpy(np.stack([s.image for s in samples])).permute(0, 3, 1, 2).float() / 255
+    places = [random_placement(rng, SIZE, (patch.shape[1], patch.shape[2])) for _ in samples]
+    labels = torch.from_numpy(np.stack([s.labels for s in samples])).long()
+    return paste(image, [patch] * len(samples), places), labels, patch_masks(places, SIZE)
 
 
-def _start(settings: CraftSettings) -> Tensor:
-    rng = np.random.default_rng(settings.seed)
-    return torch.from_numpy(rng.random((3, *settings.size), dtype=np.float32))
+def _attack(bare: BareNetwork, samples: list[Sample], patch: Tensor) -> tuple[float, float]:
+    """Cross-entropy, and share of pixels still right, outside a patch at fixed places."""
+    image, labels, masks = _patched(samples, patch)
+    counted = ~masks & (labels != IGNORE)
+    with torch.inference_mode():
+        logits = bare.predict(image)["logits"]
+    ce = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")[counted]
+    return float(ce.mean()), float((logits.argmax(1) == labels)[counted].float().mean())
 
 
-def test_crafting_misleads_the_network(network: _Network, samples: list[Sample]) -> None:
-    settings, told = replace(SETTINGS, epochs=20, smoothness=0.0), []
-    before = fingerprint(network)
-    patch, loss = craft(
-        network, PREPARE, samples, settings, on_epoch=lambda n, value: told.append((n, value))
-    )
+def test_crafting_misleads_the_network(bare: BareNetwork, samples: list[Sample]) -> None:
+    told: list[tuple[int, float]] = []
+    before = fingerprint(bare.network)
+    crafted = craft(bare, samples, LONG, on_epoch=lambda n, value: told.append((n, value)))
+    patch = crafted.patch
     assert patch.shape == (3, 14, 16)
     assert patch.min() >= 0
     assert patch.max() <= 1
     assert not patch.requires_grad
+    assert crafted.evasion is None
     assert [n for n, _ in told] == list(range(1, 21))
-    assert told[-1][1] == loss
-    ce, right = _attack(network, samples, patch)
-    random_ce, random_right = _attack(network, samples, _start(settings))
+    assert told[-1][1] == crafted.loss
+    ce, right = _attack(bare, samples, patch)
+    random_ce, random_right = _attack(bare, samples, random_patch(LONG.size, LONG.seed))
     assert ce > 1.4 * random_ce
     assert right < random_right - 0.15
-    assert fingerprint(network) == before
+    assert fingerprint(bare.network) == before
+    assert all(parameter.requires_grad for parameter in bare.parameters())
 
 
-def test_smoothness_makes_the_patch_smoother(network: _Network, samples: list[Sample]) -> None:
+def test_the_paper_s_combination_misleads_it_too(bare: BareNetwork, samples: list[Sample]) -> None:
+    paper, plain = (
+        craft(bare, samples, replace(LONG, combine=how)).patch for how in ("paper", "sum")
+    )
+    assert not torch.equal(paper, plain)
+    random_right = _attack(bare, samples, random_patch(LONG.size, LONG.seed))[1]
+    assert _attack(bare, samples, paper)[1] < random_right - 0.15
+
+
+def _over_activation(
+    bare: BareNetwork, calibration: Calibration, samples: list[Sample], patch: Tensor
+) -> float:
+    image, labels, masks = _patched(samples, patch)
+    with torch.inference_mode():
+        outputs, features = bare(image)
+        return float(OverActivation(calibration)(Scene(outputs["logits"], features, labels, masks)))
+
+
+def test_beta_trades_the_attack_for_calm(
+    bare: BareNetwork, samples: list[Sample], calibration: Calibration
+) -> None:
+    made = [
+        craft(bare, samples, replace(LONG, beta=beta), calibration=calibration)
+        for beta in (0.0, 0.5, 1.0)
+    ]
+    calm, middle, loud = (_over_activation(bare, calibration, samples, m.patch) for m in made)
+    assert max(calm, middle) < 0.5 * loud
+    assert made[0].evasion == pytest.approx(calm, rel=0.3)
+    weak, between, strong = (_attack(bare, samples, m.patch)[0] for m in made)
+    assert weak < between < strong
+
+
+def _evaded(
+    bare: BareNetwork, calibration: Calibration, samples: list[Sample], patch: Tensor
+) -> tuple[float, float]:
+    """BCE of the soft mask, and mean score, by the literal reference."""
+    image, _, masks = _patched(samples, patch)
+    with torch.inference_mode():
+        seen = ZMask(bare, calibration, Policy.DETECT, "literal")(image)
+    target = grid_targets(masks, calibration.header.defense.grid)
+    bce = F.binary_cross_entropy(seen["soft_mask"], target)
+    return float(bce), float(seen["score"].mean())
+
+
+def test_defense_aware_attacks_evade_the_defense(
+    bare: BareNetwork, samples: list[Sample], calibration: Calibration
+) -> None:
+    def made(**changes: object) -> Tensor:
+        return craft(
+            bare, samples, replace(LONG, epochs=12, **changes), calibration=calibration
+        ).patch  # type: ignore[arg-type]
+
+    plain_bce, plain_score = _evaded(bare, calibration, samples, made())
+    masked = made(aware="mask", alpha=0.0)
+    flagged = made(aware="flag", alpha=0.0)
+    assert _evaded(bare, calibration, samples, masked)[0] > plain_bce + 0.01
+    assert _evaded(bare, calibration, samples, flagged)[1] < 0.8 * plain_score
+    both = _attack(bare, samples, made(aware="flag", alpha=0.5))[0]
+    assert both > _attack(bare, samples, flagged)[0]
+
+
+@pytest.mark.parametrize("changes", [{"beta": 1.0}, {"aware": "mask"}, {"aware": "flag"}])
+def test_the_end_of_every_series_is_the_plain_attack(
+    bare: BareNetwork,
+    samples: list[Sample],
+    calibration: Calibration,
+    changes: dict[str, object],
+) -> None:
+    plain = craft(bare, samples, SETTINGS)
+    end = craft(bare, samples, replace(SETTINGS, **changes), calibration=calibration)  # type: ignore[arg-type]
+    assert torch.equal(end.patch, plain.patch)
+    assert (end.loss, end.evasion) == (plain.loss, None)
+
+
+def test_a_look_at_fewer_images_is_another_run(
+    bare: BareNetwork, samples: list[Sample], calibration: Calibration
+) -> None:
+    settings = replace(SETTINGS, epochs=1, aware="flag", alpha=0.2)
+    all_of_them, one, two = (
+        craft(bare, samples, replace(settings, aware_images=n), calibration=calibration).patch
+        for n in (None, 1, 2)
+    )
+    assert torch.equal(all_of_them, two)  # the batch is 2
+    assert not torch.equal(all_of_them, one)
+
+
+def test_smoothness_makes_the_patch_smoother(bare: BareNetwork, samples: list[Sample]) -> None:
     rough, smooth = (
-        craft(network, PREPARE, samples, replace(SETTINGS, smoothness=weight))[0]
-        for weight in (0.0, 5.0)
+        craft(bare, samples, replace(SETTINGS, smoothness=weight)).patch for weight in (0.0, 5.0)
     )
     assert smoothness(smooth) < 0.7 * smoothness(rough)
 
 
-def test_a_patch_is_that_of_its_seed(network: _Network, samples: list[Sample]) -> None:
+def test_printability_brings_the_colours_to_the_palette(
+    bare: BareNetwork, samples: list[Sample]
+) -> None:
+    palette = torch.tensor([[0.1, 0.2, 0.3], [0.8, 0.7, 0.2], [0.4, 0.5, 0.6]])
+    settings = replace(SETTINGS, epochs=12, smoothness=0.0)
+    free = craft(bare, samples, settings).patch
+    printable = craft(bare, samples, replace(settings, printability=3.0), palette=palette).patch
+    score, before = (log_non_printability(p, palette) for p in (printable, free))
+    assert score < before - 0.5
+
+
+def test_a_patch_is_that_of_its_seed(bare: BareNetwork, samples: list[Sample]) -> None:
     settings = replace(SETTINGS, epochs=2)
-    first, again = (craft(network, PREPARE, samples, settings) for _ in range(2))
-    other = craft(network, PREPARE, samples, replace(settings, seed=1))
-    assert torch.equal(first[0], again[0])
-    assert first[1] == again[1]
-    assert not torch.equal(first[0], other[0])
+    first, again = (craft(bare, samples, settings) for _ in range(2))
+    other = craft(bare, samples, replace(settings, seed=1))
+    assert torch.equal(first.patch, again.patch)
+    assert first.loss == again.loss
+    assert not torch.equal(first.patch, other.patch)
 
 
-def test_balancing_the_classes_changes_the_attack(network: _Network, samples: list[Sample]) -> None:
+def test_balancing_the_classes_changes_the_attack(bare: BareNetwork, samples: list[Sample]) -> None:
     settings = replace(SETTINGS, epochs=2)
     balanced = replace(settings, balanced=True)
-    first, again = (craft(network, PREPARE, samples, balanced)[0] for _ in range(2))
+    first, again = (craft(bare, samples, balanced).patch for _ in range(2))
     assert torch.equal(first, again)
-    assert not torch.equal(first, craft(network, PREPARE, samples, settings)[0])
+    assert not torch.equal(first, craft(bare, samples, settings).patch)
 
 
-def _interrupt(at: int) -> Callable[[int, float], None]:
-    def on_epoch(epoch: int, loss: float) -> None:
-        if epoch == at:
-            raise KeyboardInterrupt
-
-    return on_epoch
-
-
-@pytest.mark.parametrize("at", [1, 4])
-def test_an_interrupted_run_goes_on_to_the_same_patch(
-    tmp_path: Path, network: _Network, samples: list[Sample], at: int
-) -> None:
-    whole, whole_loss = craft(network, PREPARE, samples, SETTINGS)
-    checkpoint, told = tmp_path / "progress", []
-    with pytest.raises(KeyboardInterrupt):
-        craft(network, PREPARE, samples, SETTINGS, checkpoint=checkpoint, on_epoch=_interrupt(at))
-    patch, loss = craft(
-        network,
-        PREPARE,
-        samples,
-        SETTINGS,
-        checkpoint=checkpoint,
-        on_epoch=lambda n, _: told.append(n),
+def test_a_tapped_convolution_is_read_before_its_batch_norm() -> None:
+    """Folding would give the tap its batch norm's output, whose statistics these are not."""
+    torch.manual_seed(0)
+    stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8))
+    stem[1].running_mean += 3
+    network = nn.Sequential(stem, nn.ReLU(), nn.Conv2d(8, 4, 1))
+    bare = BareNetwork(network, PREPROCESS["unit"], {"stem": "0.0"})
+    defense = DEFENSE.model_copy(update={"shallow": ("stem",), "deep": ("stem",)})
+    calibration = random_calibration(bare, defense, size=SIZE)
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (*SIZE, 3), np.uint8)
+    sample = Sample(Path("0.png"), image, np.zeros(SIZE, np.uint8))
+    still = Appearance(scale=(1, 1), brightness=0, contrast=0, noise=0)
+    settings = CraftSettings(size=(12, 12), epochs=1, batch=1, beta=0.0, appearance=still)
+    evasion = craft(bare, [sample], settings, calibration=calibration).evasion
+    rng = np.random.default_rng((0, 0))
+    rng.permutation(1)
+    place = random_placement(rng, SIZE, (12, 12))
+    patched = paste(
+        torch.from_numpy(image).permute(2, 0, 1)[None] / 255.0, [random_patch((12, 12), 0)], [place]
     )
-    assert told == list(range(at + 1, 7))
-    assert torch.equal(patch, whole)
-    assert loss == whole_loss
-
-
-def test_a_finished_checkpoint_gives_its_patch_at_once(
-    tmp_path: Path, network: _Network, samples: list[Sample]
-) -> None:
-    path = tmp_path / "progress"
-    whole = craft(network, PREPARE, samples, SETTINGS, checkpoint=path)
-    again = craft(network, PREPARE, samples, SETTINGS, checkpoint=path, on_epoch=_interrupt(1))
-    assert torch.equal(again[0], whole[0])
-    assert again[1] == whole[1]
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path, network: _Network, samples: list[Sample]) -> Path:
-    """Progress after two epochs."""
-    path = tmp_path / "progress"
-    with pytest.raises(KeyboardInterrupt):
-        craft(
-            network,
-            PREPARE,
-            samples,
-            SETTINGS,
-            checkpoint=path,
-            identity="a",
-            on_epoch=_interrupt(2),
-        )
-    return path
-
-
-def _first_epoch(
-    network: nn.Module, samples: list[Sample], settings: CraftSettings, path: Path, identity: str
-) -> tuple[int, Tensor]:
-    """The epoch that a run starts with, and its patch."""
-    told: list[int] = []
-    patch, _ = craft(
-        network,
-        PREPARE,
-        samples,
-        settings,
-        checkpoint=path,
-        identity=identity,
-        on_epoch=lambda n, _: told.append(n),
-    )
-    return told[0], patch
-
-
-def test_a_checkpoint_of_another_run_is_ignored(
-    checkpoint: Path, network: _Network, samples: list[Sample]
-) -> None:
-    data = checkpoint.read_bytes()
-    assert _first_epoch(network, samples, SETTINGS, checkpoint, "a")[0] == 3
-    for settings, identity in (
-        (SETTINGS, "other weights"),
-        (replace(SETTINGS, seed=3), "a"),
-        (replace(SETTINGS, appearance=Appearance(noise=0.0)), "a"),
-        (replace(SETTINGS, size=(10, 10)), "a"),
-    ):
-        checkpoint.write_bytes(data)
-        first, patch = _first_epoch(network, samples, settings, checkpoint, identity)
-        assert first == 1
-        assert torch.equal(patch, craft(network, PREPARE, samples, settings)[0])
-
-
-@pytest.mark.parametrize("missing", ["patch", "exp_avg", "step", None])
-def test_a_damaged_checkpoint_is_ignored(
-    checkpoint: Path, network: _Network, samples: list[Sample], missing: str | None
-) -> None:
-    data = checkpoint.read_bytes()
-    if missing is None:
-        checkpoint.write_bytes(data[: len(data) // 2])
-    else:
-        tensors = load_file(checkpoint)
-        del tensors[missing]
-        size = int.from_bytes(data[:8], "little")
-        save_file(tensors, checkpoint, json.loads(data[8 : 8 + size])["__metadata__"])
-    first, patch = _first_epoch(network, samples, SETTINGS, checkpoint, "a")
-    assert first == 1
-    assert torch.equal(patch, craft(network, PREPARE, samples, SETTINGS)[0])
-
-
-def test_the_learning_rate_falls_to_a_tenth() -> None:
-    rates = [SETTINGS.learning_rate(epoch) for epoch in range(SETTINGS.epochs + 1)]
-    assert rates[0] == pytest.approx(SETTINGS.lr)
-    assert rates[-1] == pytest.approx(SETTINGS.lr / 10)
-    assert rates == sorted(rates, reverse=True)
+    with torch.inference_mode():
+        outputs, features = bare(patched)
+        labels = torch.zeros(1, *SIZE, dtype=torch.long)
+        scene = Scene(outputs["logits"], features, labels, patch_masks([place], SIZE))
+        assert evasion == pytest.approx(float(OverActivation(calibration)(scene)), rel=0.02)
 
 
 def test_crafting_needs_images_that_the_patch_fits(
-    network: _Network, samples: list[Sample]
+    bare: BareNetwork, samples: list[Sample]
 ) -> None:
     with pytest.raises(DatasetError, match="no image"):
-        craft(network, PREPARE, [], SETTINGS)
+        craft(bare, [], SETTINGS)
+    bald = [replace(s, labels=np.full_like(s.labels, IGNORE)) for s in samples]
+    with pytest.raises(DatasetError, match="none with a label"):
+        craft(bare, bald, SETTINGS)
     with pytest.raises(PatchError, match="does not fit"):
-        craft(network, PREPARE, samples, replace(SETTINGS, size=(SIZE[0] + 1, 4)))
+        craft(bare, samples, replace(SETTINGS, size=(SIZE[0] + 1, 4)))
+
+
+def test_crafting_needs_what_its_settings_look_at(
+    bare: BareNetwork, samples: list[Sample], calibration: Calibration
+) -> None:
+    for settings in (replace(SETTINGS, beta=0.5), replace(SETTINGS, aware="flag", alpha=0.5)):
+        with pytest.raises(UsageError, match="needs the network's calibration"):
+            craft(bare, samples, settings)
+    unfitted = replace(calibration, fusion=None)
+    with pytest.raises(CalibrationError, match="no fitted"):
+        craft(bare, samples, settings, calibration=unfitted)
+    assert craft(bare, samples, replace(SETTINGS, beta=0.5), calibration=unfitted).evasion
+    palette = torch.rand(3, 3)
+    for settings, given in ((replace(SETTINGS, printability=1.0), None), (SETTINGS, palette)):
+        with pytest.raises(UsageError, match="need each other"):
+            craft(bare, samples, settings, palette=given)
+
+
+@pytest.mark.parametrize("combine", ["sum", "paper"])
+def test_a_network_that_gives_no_numbers_is_refused(
+    bare: BareNetwork, samples: list[Sample], combine: str
+) -> None:
+    with torch.no_grad():
+        bare.network.far.bias[0] = torch.nan
+    with pytest.raises(WeightsError, match=r"not finite on \d\.png"):
+        craft(bare, samples, replace(SETTINGS, combine=combine))  # type: ignore[arg-type]
+
+
+class _Steep(Network):
+    """The same outputs, by a root whose slope is not finite."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + (0 * x.mean()).sqrt()
+
+
+def test_a_network_that_gives_no_gradient_is_refused(samples: list[Sample]) -> None:
+    steep = BareNetwork(_Steep(), PREPROCESS["unit"], {})
+    with pytest.raises(WeightsError, match=r"gradients that are not finite on \d\.png"):
+        craft(steep, samples, SETTINGS)

@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zmask_export.attack.losses import class_balance, segmentation_loss, smoothness, unit
+from zmask_export.attack.losses import (
+    class_balance,
+    pixel_losses,
+    segmentation_loss,
+    smoothness,
+    unit,
+)
 from zmask_export.data.segmentation import IGNORE
 
 
@@ -67,6 +73,16 @@ def test_the_share_still_right_weighs_the_two_sums() -> None:
     labels = torch.tensor([[[0, 0, 0, 1]]])  # uniform logits choose class 0
     loss = segmentation_loss(torch.zeros(1, 2, 1, 4), labels, labels >= 0)
     assert float(loss) == pytest.approx((0.75 * 3 + 0.25 * 1) * math.log(2) / 4, rel=1e-6)
+
+
+def test_right_and_wrong_pixels_are_told_apart() -> None:
+    labels = torch.tensor([[[0, 0, 0, 1, IGNORE]]])  # uniform logits choose class 0
+    outside = torch.tensor([[[True, True, False, True, True]]])
+    pixels = pixel_losses(torch.zeros(1, 4, 1, 5), labels, outside)
+    assert float(pixels.right) == pytest.approx(2 * math.log(4))
+    assert float(pixels.wrong) == pytest.approx(math.log(4))
+    assert float(pixels.share) == pytest.approx(2 / 3)
+    assert int(pixels.count) == 3
 
 
 def test_unlabelled_pixels_and_the_patch_do_not_count() -> None:
@@ -138,3 +154,4 @@ def test_unit_keeps_the_direction() -> None:
     v = torch.tensor([[3.0, 0.0], [0.0, -4.0]])
     torch.testing.assert_close(unit(v), v / 5)
     assert torch.equal(unit(torch.zeros(2, 2)), torch.zeros(2, 2))
+    assert unit(torch.tensor([1.0, torch.nan])).isnan().all()

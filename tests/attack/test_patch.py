@@ -6,11 +6,29 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image, PngImagePlugin
+from pydantic import ValidationError
 
+from zmask_export import presets
 from zmask_export.attack import patch as patches
+from zmask_export.attack.effect import Effect
 from zmask_export.attack.patch import PatchInfo
 from zmask_export.errors import OutputError, PatchError
 
+OLD = {
+    "tool_version": "0.1.0",
+    "model": "icnet",
+    "weights_sha256": "ab" * 32,
+    "size": [104, 139],
+    "image_size": [360, 480],
+    "images": 100,
+    "epochs": 30,
+    "seed": 0,
+    "smoothness": 0.02,
+    "balanced": True,
+    "scale": [1.0, 1.0],
+    "loss": 0.3205,
+}
+"""A record as the first version wrote it."""
 INFO = PatchInfo(
     tool_version="0",
     model="icnet",
@@ -23,7 +41,11 @@ INFO = PatchInfo(
     smoothness=0.1,
     balanced=True,
     scale=(0.8, 1.2),
+    beta=0.5,
+    calibration_sha256="cd" * 32,
     loss=1.5,
+    evasion=-0.25,
+    effect=Effect(right_clean=0.9, right_patched=0.4, flagged=1.0),
 )
 
 
@@ -83,6 +105,35 @@ def test_a_damaged_record_is_refused(tmp_path: Path, text: str, why: str) -> Non
         patches.info(path)
     assert "Craft" in caught.value.fix
     assert patches.load(path).shape == (3, 20, 20)
+
+
+def test_an_older_record_says_what_was_fixed_then(tmp_path: Path) -> None:
+    info = patches.info(_with_record(tmp_path / "old.png", json.dumps(OLD)))
+    assert info is not None
+    assert (info.kind, info.combine, info.beta, info.alpha) == ("adversarial", "sum", 1, 1)
+    assert (info.batch, info.lr, info.printability) == (5, 0.1, 0)
+    assert (info.brightness, info.contrast, info.noise) == (0.07, 0.1, 0.07)
+    assert (info.loss, info.effect, info.calibration_sha256) == (0.3205, None, None)
+
+
+def test_the_shipped_patch_has_a_record() -> None:
+    path = presets.find("icnet").patch
+    assert path is not None
+    info = patches.info(path)
+    assert info is not None
+    assert info.model == "icnet"
+
+
+@pytest.mark.parametrize("name", ["loss", "evasion", "beta", "smoothness"])
+def test_a_record_holds_numbers(name: str) -> None:
+    with pytest.raises(ValidationError, match=name):
+        PatchInfo.model_validate(INFO.model_dump() | {name: float("nan")})
+
+
+def test_a_saved_patch_is_known_before(tmp_path: Path) -> None:
+    patch = torch.rand(3, 20, 30) * 1.4 - 0.2
+    patches.save(tmp_path / "patch.png", patch, INFO)
+    assert torch.equal(patches.load(tmp_path / "patch.png"), patches.as_saved(patch))
 
 
 def test_what_is_no_rgb_image_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zmask_export.attack.placement import Placement, paste, patch_masks, random_placement
+from zmask_export.attack.placement import (
+    Placement,
+    grid_targets,
+    paste,
+    patch_masks,
+    random_placement,
+)
 from zmask_export.attack.transforms import Appearance, vary
 from zmask_export.errors import PatchError
 
@@ -151,3 +157,13 @@ def test_gradients_flow_through_a_change() -> None:
     vary(patch, Appearance(), np.random.default_rng(0)).sum().backward()
     assert patch.grad is not None
     assert (patch.grad > 0).all()
+
+
+def test_a_cell_of_the_grid_belongs_to_the_patch_from_half_on() -> None:
+    masks = torch.zeros(2, 8, 12, dtype=torch.bool)
+    masks[0, 0:6, 0:6] = True  # 1.5 cells down, 2 across
+    masks[1, 4:5, 3:12] = True  # a quarter of each cell
+    target = grid_targets(masks, (2, 4))
+    assert target.dtype == torch.float32
+    assert target[:, 0].tolist() == [[[1, 1, 0, 0], [1, 1, 0, 0]], [[0] * 4, [0] * 4]]
+    assert torch.equal(grid_targets(masks, (8, 12))[:, 0].bool(), masks)

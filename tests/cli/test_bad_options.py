@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Inputs, assert_refused, contents, zmask, zmask_process
+from zmask_export.artifacts import calibration as calibrations
 
 NETWORK = {
     "unknown network": (["--model", "nosuchnet"], "no network called 'nosuchnet'"),
@@ -81,6 +83,65 @@ def test_shares_that_are_no_patch(inputs: Inputs, out: Path) -> None:
         )
         assert_refused(outcome, 2, "is no patch")
     assert contents(out.parent) == []
+
+
+CRAFT = {
+    "a patch larger than the image": (["--size", "97x20"], 4, "A patch of 20 x 97 does not fit"),
+    "a size of words": (["--size", "large"], 2, "'large' is no size"),
+    "a share and a size": (["--size", "9x9", "--share", "0.1"], 2, "exclude each other"),
+    "a beta above one": (["--beta", "1.5"], 2, "beta is 1.5"),
+    "a beta without statistics": (["--beta", "0.5"], 2, "needs the network's calibration"),
+    "a beta and an alpha": (
+        ["--beta", "0.5", "--aware", "flag", "--alpha", "0.5"], 2, "two attacks",
+    ),
+    "an alpha below zero": (["--aware", "flag", "--alpha", "-0.5"], 2, "alpha is -0.5"),
+    "an alpha of nothing": (["--alpha", "0.5"], 2, "--aware and --alpha need each other"),
+    "a defense-aware attack without alpha": (["--aware", "mask"], 2, "need each other"),
+    "an attack on something else": (["--aware", "score"], 2, "'score' is not one of"),
+    "images of no aware attack": (["--aware-images", "2"], 2, "defense-aware"),
+    "a combination that is none": (["--combine", "max"], 2, "'max' is not one of"),
+    "a printability without a palette": (["--printability", "1"], 2, "need each other"),
+    "a palette that is not there": (
+        ["--printability", "1", "--palette", "none.txt"], 4, "none.txt cannot be read",
+    ),
+    "a weight below zero": (["--smoothness", "-1"], 2, "smoothness is -1.0"),
+    "sizes that are no range": (["--scale", "1.2", "0.8"], 2, "Sizes from 1.2 to 0.8"),
+    "a seed below zero": (["--seed", "-1"], 2, "seed is -1"),
+    "a calibration that is not there": (["--calibration", "none"], 4, "none cannot be read"),
+    "noise that is optimised": (["--random", "--epochs", "3"], 2, "no use for --epochs"),
+    "noise with a beta": (["--random", "--beta", "0.5"], 2, "no use for --beta"),
+    "noise that is too large": (["--random", "--size", "20x129"], 4, "does not fit"),
+    "noise of a seed below zero": (["--random", "--seed", "-1"], 2, "seed is -1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CRAFT)
+def test_a_patch_that_makes_no_sense(case: str, inputs: Inputs, out: Path) -> None:
+    options, code, word = CRAFT[case]
+    outcome = zmask("craft", *inputs.random, "--data", inputs.camvid, *options, "--out", out)
+    assert_refused(outcome, code, word)
+    assert contents(out.parent) == []
+
+
+def test_a_patch_crafted_without_data(inputs: Inputs, out: Path) -> None:
+    assert_refused(zmask("craft", *inputs.random, "--out", out), 2, "nothing to craft on", "--data")
+    given = ("--random", "--images", "3", "--out", out)
+    assert_refused(zmask("craft", *inputs.random, *given), 2, "no use for --images")
+    assert contents(out.parent) == []
+
+
+def test_a_defense_that_is_not_fitted_cannot_be_attacked(
+    inputs: Inputs, calibration: Path, out: Path
+) -> None:
+    fitted = calibrations.load(calibration)
+    bare = dataclasses.replace(fitted.with_header(threshold=None, fit=None), fusion=None)
+    bare.save(out)
+    outcome = zmask(
+        "craft", *inputs.random, "--data", inputs.camvid, "--calibration", out,
+        "--aware", "flag", "--alpha", "0.5", "--out", out.with_name("patch.png"),
+    )  # fmt: skip
+    assert_refused(outcome, 4, "no fitted fusion block", "zmask-export fit")
+    assert contents(out.parent) == [out.name]
 
 
 @pytest.mark.parametrize(("option", "value"), [("--images", "0"), ("--epochs", "0")])

@@ -1,192 +1,191 @@
-"""Crafting a universal adversarial patch (Eq. 1) with EOT and smoothness."""
+"""Crafting a universal adversarial patch (Eq. 1) with EOT."""
 
 from __future__ import annotations
 
-import json
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from zmask_export.artifacts.files import write_bytes
-from zmask_export.attack.losses import class_balance, segmentation_loss, smoothness, unit
+from zmask_export.artifacts.calibration import Calibration
+from zmask_export.attack import checkpoint as checkpoints
+from zmask_export.attack import palette as palettes
+from zmask_export.attack.checkpoint import Progress
+from zmask_export.attack.losses import class_balance
+from zmask_export.attack.objectives import Objective, Step, objective
 from zmask_export.attack.placement import paste, patch_masks, random_placement
-from zmask_export.attack.transforms import Appearance, vary
+from zmask_export.attack.scene import Scene
+from zmask_export.attack.settings import CraftSettings
+from zmask_export.attack.transforms import vary
 from zmask_export.data.images import to_float
-from zmask_export.data.segmentation import Sample
-from zmask_export.errors import DatasetError
+from zmask_export.data.segmentation import IGNORE, Sample
+from zmask_export.errors import DatasetError, WeightsError
+from zmask_export.models.bare import BareNetwork
 from zmask_export.models.folding import fold_batch_norms
-from zmask_export.models.registry import normalise
-from zmask_export.spec import Preprocess, Size
-
-_KEY = "zmask-export-craft"
+from zmask_export.models.taps import resolve
+from zmask_export.models.weights import fingerprint
+from zmask_export.spec import Size
 
 
 @dataclass(frozen=True)
-class CraftSettings:
-    """Settings of one run.
+class Crafted:
+    """A patch and where its optimisation ended.
 
     Attributes:
-        size: (h, w) of the patch in pixels.
-        epochs: passes over the images.
-        batch: images a step.
-        lr: Adam's step, in units of the colour range; follows a cosine to a tenth.
-        smoothness: w_S, the weight of the smoothness gradient.
-        balanced: weight every class the same, as mIoU does, instead of every pixel.
-        appearance: EOT ranges.
-        seed: of everything random.
+        patch: float32 (3, h, w) in [0, 1].
+        loss: mean segmentation loss of the last epoch, which the attack raises.
+        evasion: mean evasion loss of the last epoch (L_OZ, or what Adv-Mask or Adv-Flag adds), which
+            it lowers; None for a plain attack.
     """
 
-    size: Size
-    epochs: int = 60
-    batch: int = 5
-    lr: float = 0.1
-    smoothness: float = 0.1
-    balanced: bool = False
-    appearance: Appearance = field(default_factory=Appearance)
-    seed: int = 0
+    patch: Tensor
+    loss: float
+    evasion: float | None
 
-    def learning_rate(self, epoch: int) -> float:
-        """Adam's step in an epoch."""
-        return self.lr * (0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * epoch / max(self.epochs, 1))))
+
+def random_patch(size: Size, seed: int) -> Tensor:
+    """Uniform noise, float32 (3, h, w) in [0, 1): the random patch, and where crafting starts."""
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(rng.random((3, *size), dtype=np.float32))
 
 
 def craft(
-    network: nn.Module,
-    preprocess: Preprocess,
+    bare: BareNetwork,
     samples: Sequence[Sample],
     settings: CraftSettings,
     *,
+    calibration: Calibration | None = None,
+    palette: Tensor | None = None,
     checkpoint: Path | None = None,
-    identity: str = "",
     on_epoch: Callable[[int, float], None] | None = None,
-) -> tuple[Tensor, float]:
+) -> Crafted:
     """Optimise one patch against many images.
 
-    The gradient of the attack and that of the smoothness are normalised before they are added
-    (B.2), so the weights mean what they say.
+    The network runs with its batch norms folded and in bfloat16, which only crafting does; losses, the
+    defense and the patch are float32.
 
     Args:
-        network: the bare network; its parameters are not changed.
-        preprocess: its normalisation.
+        bare: the network, with the taps of the calibration; it is not changed.
         samples: images of one size with labels.
-        settings: see :class:`CraftSettings`.
-        checkpoint: where progress is kept after every epoch; a run goes on from there.
-        identity: what the checkpoint must belong to; another one is ignored.
+        settings: what to optimise for.
+        calibration: for beta < 1 its statistics, for alpha < 1 the fitted defense.
+        palette: printable colours (k, 3) in [0, 1], for a weight of printability.
+        checkpoint: where progress is kept after every epoch. A run goes on from there; progress of
+            another network, other images or other settings is ignored.
         on_epoch: told the number of finished epochs and the mean loss.
 
-    Returns:
-        The patch, float32 (3, h, w) in [0, 1], and the attack loss of the last epoch.
-
     Raises:
-        DatasetError: no image.
+        DatasetError: no image, or no labelled pixel.
         PatchError: the patch is larger than the images.
+        UsageError, CalibrationError: the settings ask for what is not given, see ``objective``.
+        WeightsError: the network's outputs or gradients are not finite.
+        OutputError: progress cannot be written.
     """
-    if not samples:
-        raise DatasetError("There is no image to craft on.", fix="Give a folder with images.")
-    network = fold_batch_norms(network).to(memory_format=torch.channels_last)
-    rng = np.random.default_rng(settings.seed)
-    patch = torch.from_numpy(rng.random((3, *settings.size), dtype=np.float32))
-    patch.requires_grad_(True)
-    optimizer = torch.optim.Adam([patch], lr=settings.lr)
-    identity = f"{identity} {settings}"
-    weights = None
-    if settings.balanced:
-        weights = class_balance(
-            (s.labels for s in samples), _classes(network, preprocess, samples[0])
+    if not any((sample.labels != IGNORE).any() for sample in samples):
+        raise DatasetError(
+            "There is no image to craft on, or none with a label.",
+            fix="Give a folder with labelled images.",
         )
-    first, loss = _resume(checkpoint, identity, patch, optimizer)
-    for epoch in range(first, settings.epochs):
+    goal = objective(
+        settings,
+        calibration=calibration,
+        palette=palette,
+        class_weights=_class_weights(bare, samples) if settings.balanced else None,
+    )
+    identity = _identity(bare, samples, settings, calibration, palette)
+    bare = _fast(bare, goal.taps)
+    patch = random_patch(settings.size, settings.seed).requires_grad_(True)
+    optimizer = torch.optim.Adam([patch], lr=settings.lr)
+    progress = checkpoints.resume(checkpoint, identity, patch, optimizer)
+    for epoch in range(progress.epoch, settings.epochs):
         optimizer.param_groups[0]["lr"] = settings.learning_rate(epoch)
         rng = np.random.default_rng((settings.seed, epoch))
         order = rng.permutation(len(samples))
-        losses = []
+        steps = []
         for start in range(0, len(order), settings.batch):
             group = [samples[i] for i in order[start : start + settings.batch]]
-            losses.append(
-                _step(network, preprocess, group, patch, optimizer, settings, rng, weights)
-            )
-        loss = float(np.mean(losses))
+            steps.append(_step(bare, group, patch, goal, settings, rng))
+            patch.grad = steps[-1].gradient
+            optimizer.step()
+            with torch.no_grad():
+                patch.clamp_(0, 1)
+        progress = Progress(
+            epoch + 1,
+            float(np.mean([step.loss for step in steps])),
+            _mean([step.evasion for step in steps if step.evasion is not None]),
+        )
         if checkpoint is not None:
-            write_bytes(checkpoint, _dump(identity, epoch + 1, loss, patch, optimizer))
+            checkpoints.save(checkpoint, identity, progress, patch, optimizer)
         if on_epoch is not None:
-            on_epoch(epoch + 1, loss)
-    return patch.detach().clone(), loss
-
-
-def _classes(network: nn.Module, preprocess: Preprocess, sample: Sample) -> int:
-    with torch.inference_mode():
-        return int(network(normalise(_images([sample]), preprocess)).shape[1])
-
-
-def _images(group: Sequence[Sample]) -> Tensor:
-    return torch.from_numpy(to_float([sample.image for sample in group]))
+            on_epoch(progress.epoch, progress.loss)
+    return Crafted(patch.detach().clone(), progress.loss, progress.evasion)
 
 
 def _step(
-    network: nn.Module,
-    preprocess: Preprocess,
+    bare: BareNetwork,
     group: Sequence[Sample],
     patch: Tensor,
-    optimizer: torch.optim.Adam,
+    goal: Objective,
     settings: CraftSettings,
     rng: np.random.Generator,
-    weights: Tensor | None,
-) -> float:
-    image = _images(group)
-    labels = torch.from_numpy(np.stack([s.labels for s in group])).long()
+) -> Step:
+    image = torch.from_numpy(to_float([sample.image for sample in group]))
     size = (image.shape[2], image.shape[3])
     places = [random_placement(rng, size, settings.size, settings.appearance.scale) for _ in group]
     patched = paste(image, [vary(patch, settings.appearance, rng) for _ in group], places)
-    x = normalise(patched, preprocess).contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits = network(x)
-    loss = segmentation_loss(logits, labels, ~patch_masks(places, size), weights)
-    (attack,) = torch.autograd.grad(-loss, patch)
-    (smooth,) = torch.autograd.grad(smoothness(patch), patch)
-    patch.grad = unit(unit(attack) + settings.smoothness * unit(smooth))
-    optimizer.step()
-    with torch.no_grad():
-        patch.clamp_(0, 1)
-    return float(loss.detach())
+        outputs, features = bare(patched.contiguous(memory_format=torch.channels_last))
+    labels = torch.from_numpy(np.stack([sample.labels for sample in group])).long()
+    scene = Scene(outputs["logits"], features, labels, patch_masks(places, size))
+    step = goal.step(patch, scene)
+    if not (np.isfinite(step.loss) and torch.isfinite(step.gradient).all()):
+        raise WeightsError(
+            f"The network gives values or gradients that are not finite on {group[0].path.name}.",
+            fix="Check the weights and --preprocess.",
+        )
+    return step
 
 
-def _dump(
-    identity: str, epoch: int, loss: float, patch: Tensor, optimizer: torch.optim.Adam
-) -> bytes:
-    state = optimizer.state[patch]
-    tensors = {
-        "patch": patch.detach(),
-        "exp_avg": state["exp_avg"],
-        "exp_avg_sq": state["exp_avg_sq"],
-        "step": state["step"],
-    }
-    record = json.dumps({"identity": identity, "epoch": epoch, "loss": loss})
-    return save_tensors(tensors, metadata={_KEY: record})
+def _fast(bare: BareNetwork, taps: Sequence[str]) -> BareNetwork:
+    """The same network, faster to differentiate, with some of its taps."""
+    paths = {tap: bare.paths[tap] for tap in taps}
+    # Folded, a convolution gives what its batch norm gave: not what its statistics were taken of.
+    if any(isinstance(module, nn.Conv2d) for module in resolve(bare.network, paths).values()):
+        network = copy.deepcopy(bare.network).requires_grad_(False)
+    else:
+        network = fold_batch_norms(bare.network)
+    network = network.to(memory_format=torch.channels_last)
+    return BareNetwork(network, bare.preprocess, paths, bare.outputs)
 
 
-def _resume(
-    checkpoint: Path | None, identity: str, patch: Tensor, optimizer: torch.optim.Adam
-) -> tuple[int, float]:
-    if checkpoint is None or not checkpoint.exists():
-        return 0, float("nan")
-    try:
-        with safe_open(checkpoint, framework="pt") as file:
-            record = json.loads((file.metadata() or {})[_KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if record["identity"] != identity:
-            return 0, float("nan")
-        epoch, loss = int(record["epoch"]), float(record["loss"])
-        state = {key: tensors[key] for key in ("step", "exp_avg", "exp_avg_sq")}
-        with torch.no_grad():
-            patch.copy_(tensors["patch"])
-        optimizer.state[patch] = state
-        return epoch, loss
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError):
-        # A checkpoint that cannot be read only costs the time it would have saved.
-        return 0, float("nan")
+def _class_weights(bare: BareNetwork, samples: Sequence[Sample]) -> Tensor:
+    with torch.inference_mode():
+        logits = bare.predict(torch.from_numpy(to_float([samples[0].image])))["logits"]
+    return class_balance((sample.labels for sample in samples), int(logits.shape[1]))
+
+
+def _identity(
+    bare: BareNetwork,
+    samples: Sequence[Sample],
+    settings: CraftSettings,
+    calibration: Calibration | None,
+    palette: Tensor | None,
+) -> str:
+    parts = (
+        fingerprint(bare.network),
+        bare.preprocess,
+        bare.paths,
+        settings,
+        checkpoints.samples_sha256(samples),
+        calibration.sha256() if calibration else None,
+        palettes.sha256(palette) if palette is not None else None,
+    )
+    return " ".join(map(str, parts))
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None

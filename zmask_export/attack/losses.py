@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,32 +14,52 @@ from torch.nn import functional as F
 from zmask_export.data.segmentation import IGNORE
 
 
-def segmentation_loss(
-    logits: Tensor, labels: Tensor, outside: Tensor, weights: Tensor | None = None
-) -> Tensor:
-    """The untargeted loss of Nesti et al. (WACV 2022), to be maximised.
+@dataclass(frozen=True)
+class PixelLosses:
+    """Cross-entropies of a batch, by what the network says now.
 
-    gamma * sum of CE over pixels still right + (1 - gamma) * sum of CE over pixels already wrong,
-    gamma the share still right; divided by the number of pixels that count.
+    Attributes:
+        right, wrong: sums over the pixels that it classifies rightly, and wrongly.
+        share: gamma, the share of the pixels that are right; 0 where none counts.
+        count: number of pixels that count, at least 1.
+    """
+
+    right: Tensor
+    wrong: Tensor
+    share: Tensor
+    count: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """The untargeted loss of Nesti et al. (WACV 2022), to be maximised:
+        (gamma * right + (1 - gamma) * wrong) / count."""
+        return (self.share * self.right + (1 - self.share) * self.wrong) / self.count
+
+
+def pixel_losses(
+    logits: Tensor, labels: Tensor, outside: Tensor, weights: Tensor | None = None
+) -> PixelLosses:
+    """Cross-entropy over the pixels that are still right and over those that are wrong.
 
     Args:
         logits: (N, C, H, W).
         labels: int64 (N, H, W), IGNORE where unlabelled.
         outside: bool (N, H, W), True outside the patch; only these pixels count.
         weights: weight of each class's pixels, (C,); all 1 where None.
-
-    Returns:
-        Scalar; 0 where no pixel counts.
     """
     counted = outside & (labels != IGNORE)
-    total = counted.sum()
-    if total == 0:
-        return logits.sum() * 0
     ce = F.cross_entropy(logits.float(), labels, weights, ignore_index=IGNORE, reduction="none")
     right = counted & (logits.argmax(1) == labels)
     wrong = counted & ~right
-    gamma = right.sum() / total
-    return (gamma * (ce * right).sum() + (1 - gamma) * (ce * wrong).sum()) / total
+    count = counted.sum().clamp(min=1)
+    return PixelLosses((ce * right).sum(), (ce * wrong).sum(), right.sum() / count, count)
+
+
+def segmentation_loss(
+    logits: Tensor, labels: Tensor, outside: Tensor, weights: Tensor | None = None
+) -> Tensor:
+    """The total of :func:`pixel_losses`: a scalar, 0 where no pixel counts."""
+    return pixel_losses(logits, labels, outside, weights).total
 
 
 def class_balance(labels: Iterable[NDArray[np.uint8]], classes: int) -> Tensor:
@@ -64,6 +85,6 @@ def smoothness(patch: Tensor) -> Tensor:
 
 
 def unit(gradient: Tensor) -> Tensor:
-    """v / ||v||_2, the per-loss normalisation of B.2; 0 stays 0."""
+    """n(v) = v / ||v||_2, the per-loss normalisation of B.2; 0 stays 0, and nan stays nan."""
     norm = gradient.norm()
-    return gradient / norm if norm > 0 else torch.zeros_like(gradient)
+    return gradient / norm if norm != 0 else torch.zeros_like(gradient)

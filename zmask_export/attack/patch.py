@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
 from PIL import Image, PngImagePlugin
-from pydantic import Field, ValidationError
+from pydantic import FiniteFloat, ValidationError
 from torch import Tensor
 
 from zmask_export.artifacts.files import write_bytes
+from zmask_export.attack.effect import Effect
+from zmask_export.attack.settings import Combine, Kind
 from zmask_export.data import images
 from zmask_export.errors import ImageError, PatchError
 from zmask_export.spec import Size, Spec, explain
@@ -21,20 +22,53 @@ _KEY = "zmask-export"
 
 
 class PatchInfo(Spec):
-    """How a patch was made; stored in the PNG."""
+    """How a patch was made; stored in the PNG.
+
+    The defaults are what was used before a field was recorded, so that older patches can be read.
+
+    Attributes:
+        tool_version: version of this package.
+        kind: what the patch was made for.
+        model, weights_sha256: the attacked network.
+        size, image_size: (h, w) of the patch and of the images, in pixels.
+        images, data_sha256: how many images, and the sha256 of their pixels and labels.
+        epochs, batch, lr, seed, smoothness, printability, combine, beta, alpha, aware_images,
+            balanced: see ``CraftSettings``.
+        scale, brightness, contrast, noise: see ``Appearance``.
+        palette_sha256, calibration_sha256: of the palette's colours and of the calibration file.
+        loss: mean segmentation loss of the last epoch; None for a random patch.
+        evasion: mean evasion loss of the last epoch, where there is one.
+        effect: what the patch does on the images that it was crafted on.
+    """
 
     tool_version: str
+    kind: Kind = "adversarial"
     model: str
     weights_sha256: str
     size: Size
     image_size: Size
     images: int
+    data_sha256: str | None = None
     epochs: int
+    batch: int = 5
+    lr: FiniteFloat = 0.1
     seed: int
-    smoothness: float
+    smoothness: FiniteFloat
+    printability: FiniteFloat = 0.0
+    combine: Combine = "sum"
+    beta: FiniteFloat = 1.0
+    alpha: FiniteFloat = 1.0
+    aware_images: int | None = None
     balanced: bool
-    scale: tuple[float, float]
-    loss: Annotated[float, Field(description="mean attack loss of the last epoch")]
+    scale: tuple[FiniteFloat, FiniteFloat]
+    brightness: FiniteFloat = 0.07
+    contrast: FiniteFloat = 0.1
+    noise: FiniteFloat = 0.07
+    palette_sha256: str | None = None
+    calibration_sha256: str | None = None
+    loss: FiniteFloat | None
+    evasion: FiniteFloat | None = None
+    effect: Effect | None = None
 
 
 def save(path: Path, patch: Tensor, info: PatchInfo | None) -> None:
@@ -43,13 +77,22 @@ def save(path: Path, patch: Tensor, info: PatchInfo | None) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    array = (patch.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    array = _bytes(patch).permute(1, 2, 0).numpy()
     metadata = PngImagePlugin.PngInfo()
     if info is not None:
         metadata.add_text(_KEY, info.model_dump_json())
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, "PNG", pnginfo=metadata, optimize=True)
     write_bytes(path, buffer.getvalue())
+
+
+def as_saved(patch: Tensor) -> Tensor:
+    """What :func:`load` gives after :func:`save`: a patch (3, h, w) rounded to 8 bits a colour."""
+    return _bytes(patch).float() / 255
+
+
+def _bytes(patch: Tensor) -> Tensor:
+    return (patch.clamp(0, 1) * 255).round().byte()
 
 
 def load(path: Path) -> Tensor:

@@ -34,6 +34,19 @@ class Placement:
         return slice(self.left, self.left + self.width)
 
 
+def require_fits(patch: Size, image: Size) -> None:
+    """Refuse a patch (h, w) that is larger than an image (H, W).
+
+    Raises:
+        PatchError: it is.
+    """
+    if patch[0] > image[0] or patch[1] > image[1]:
+        raise PatchError(
+            f"A patch of {patch[1]} x {patch[0]} does not fit an image of {image[1]} x {image[0]}.",
+            fix="Choose a smaller patch.",
+        )
+
+
 def random_placement(
     rng: np.random.Generator, image: Size, patch: Size, scale: tuple[float, float] = (1.0, 1.0)
 ) -> Placement:
@@ -48,11 +61,7 @@ def random_placement(
     Raises:
         PatchError: the patch is larger than the image.
     """
-    if patch[0] > image[0] or patch[1] > image[1]:
-        raise PatchError(
-            f"A patch of {patch[1]} x {patch[0]} does not fit an image of {image[1]} x {image[0]}.",
-            fix="Choose a smaller patch.",
-        )
+    require_fits(patch, image)
     factor = rng.uniform(*scale)
     height = int(np.clip(round(patch[0] * factor), 1, image[0]))
     width = int(np.clip(round(patch[1] * factor), 1, image[1]))
@@ -95,3 +104,16 @@ def patch_masks(placements: Sequence[Placement], size: Size) -> Tensor:
     for mask, place in zip(masks, placements, strict=True):
         mask[place.rows, place.columns] = True
     return masks
+
+
+def grid_targets(masks: Tensor, grid: Size) -> Tensor:
+    """Patch masks on a grid: 1 where at least half a cell lies under the patch.
+
+    Args:
+        masks: bool (N, H, W).
+        grid: (HR, WR).
+
+    Returns:
+        float32 (N, 1, HR, WR) of zeros and ones.
+    """
+    return (F.interpolate(masks[:, None].float(), grid, mode="area") >= 0.5).float()

@@ -3,80 +3,159 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from zmask_export.cli.options import PATH, as_json, network_from, network_options
+from zmask_export.cli.options import PATH, SizeType, as_json, network_from, network_options
+
+if TYPE_CHECKING:
+    from zmask_export.attack.patch import PatchInfo
+
+_OPTIMISING = (
+    "epochs", "smoothness", "printability", "palette", "combine", "balanced", "beta", "aware", "alpha",
+    "aware_images", "scale",
+)  # fmt: skip
+_MEASURING = ("split", "limit", "calibration")
 
 
 @click.command("craft")
 @network_options
-@click.option("--data", type=PATH, required=True, help="CamVid or Cityscapes folder.")
+@click.option("--data", type=PATH, help="CamVid or Cityscapes folder; --random needs none.")
 @click.option("--split", default="train", show_default=True)
-@click.option("--out", type=PATH, required=True, help="PNG to write.")
-@click.option(
-    "--share", default=0.29, show_default=True, help="Patch side over image side (L 0.29)."
-)
 @click.option("--images", "limit", default=100, show_default=True, help="Images to craft on.")
+@click.option("--out", type=PATH, required=True, help="PNG to write.")
+@click.option("--share", type=float, help="Patch side over image side.  [default: 0.29 (L)]")
+@click.option("--size", type=SizeType(), help="Patch size instead, in pixels.")
+@click.option("--random", is_flag=True, help="Uniform noise; nothing is optimised.")
 @click.option("--epochs", type=click.IntRange(1), default=60, show_default=True)
-@click.option("--smoothness", default=0.1, show_default=True, help="Weight of the smoothness.")
+@click.option("--smoothness", default=0.1, show_default=True, help="Weight w_S.")
+@click.option("--printability", default=0.0, show_default=True, help="Weight w_N.")
+@click.option("--palette", type=PATH, help="Printable colours: a text file or an image.")
+@click.option(
+    "--combine",
+    type=click.Choice(["sum", "paper"]),
+    default="sum",
+    show_default=True,
+    help="Normalise the gradients of right and wrong pixels together, or each by itself (B.2).",
+)
 @click.option(
     "--balanced", is_flag=True, help="Weight every class the same, as mIoU does, not every pixel."
 )
+@click.option(
+    "--beta", default=1.0, show_default=True, help="Attack against 1 - beta of over-activation."
+)
+@click.option(
+    "--aware", type=click.Choice(["mask", "flag"]), help="Attack this of the defense as well."
+)
+@click.option("--alpha", type=float, help="Attack against 1 - alpha of --aware.")
+@click.option(
+    "--aware-images",
+    type=click.IntRange(1),
+    help="Images of a batch of 5 that --aware looks at; fewer are faster.  [default: all]",
+)
+@click.option("--calibration", type=PATH, help="For --beta, --aware: what calibrate, fit wrote.")
 @click.option(
     "--scale", nargs=2, type=float, default=(0.8, 1.2), show_default=True, help="Sizes in EOT."
 )
 @click.option("--seed", default=0, show_default=True)
 @as_json
 def command(
-    data: Path,
+    data: Path | None,
     split: str,
-    out: Path,
-    share: float,
     limit: int,
-    epochs: int,
-    smoothness: float,
-    balanced: bool,
+    out: Path,
+    share: float | None,
+    size: tuple[int, int] | None,
+    random: bool,
+    palette: Path | None,
+    alpha: float | None,
+    calibration: Path | None,
     scale: tuple[float, float],
-    seed: int,
     as_json: bool,
-    **network: Any,
+    **rest: Any,
 ) -> None:
     """Craft a universal adversarial patch.
 
-    Untargeted, against the bare network, with random place, scale, brightness, contrast and noise.
-    An interrupted run goes on where it stopped.
+    Untargeted, with random place, scale, brightness, contrast and noise. By default the bare network
+    is attacked. --beta trades the attack for weak activations in the shallow layers; --aware mask and
+    --aware flag attack a fitted defense too (Adv-Mask, Adv-Flag). An interrupted run goes on where it
+    stopped.
 
     \b
-    Example:
+    Examples:
       zmask-export craft --model icnet --data CAMVID --out patch.png
+      zmask-export craft --model icnet --data CAMVID --calibration mine.safetensors --aware flag \\
+        --alpha 0.5 --out flag.png
     """
-    from zmask_export.attack.craft import CraftSettings
+    from zmask_export.attack import palette as palettes
+    from zmask_export.attack.settings import CraftSettings
     from zmask_export.attack.transforms import Appearance
     from zmask_export.cli.console import ConsoleReporter
     from zmask_export.errors import UsageError
-    from zmask_export.pipeline.craft import craft, patch_size
-    from zmask_export.pipeline.network import open_network
+    from zmask_export.pipeline.craft import LARGE, CraftData, craft, patch_size, randomise
+    from zmask_export.pipeline.network import load_calibration, open_network
 
-    if not 0 < share <= 1:
-        raise UsageError(f"A share of {share} is no patch.", fix="Give --share in (0, 1].")
-    if not 0 < scale[0] <= scale[1]:
+    if random:
+        _refuse_idle(_OPTIMISING if data else _OPTIMISING + _MEASURING)
+    elif data is None:
+        raise UsageError("There is nothing to craft on.", fix="Give --data FOLDER.")
+    if share is not None and size is not None:
+        raise UsageError("--share and --size exclude each other.", fix="Leave out one of them.")
+    if (rest["aware"] is None) != (alpha is None):
         raise UsageError(
-            f"Sizes from {scale[0]} to {scale[1]} are no range.", fix="Give --scale 0.8 1.2."
+            "--aware and --alpha need each other.",
+            fix="Give both, such as --aware flag --alpha 0.5.",
         )
-    opened = open_network(network_from(network))
-    settings = CraftSettings(
-        size=patch_size(opened, share),
-        epochs=epochs,
-        smoothness=smoothness,
-        balanced=balanced,
-        appearance=Appearance(scale=scale),
-        seed=seed,
-    )
-    info = craft(opened, data, out, settings, split=split, limit=limit, reporter=ConsoleReporter())
-    if as_json:
-        click.echo(info.model_dump_json())
-        return
+    opened = open_network(network_from(rest))
+    known = load_calibration(calibration, opened) if calibration else None
+    size = size or patch_size(opened, LARGE if share is None else share)
+    source = CraftData(data, split, limit) if data else None
+    reporter = ConsoleReporter()
+    if source is None or random:
+        info = randomise(
+            opened, source, out, size, seed=rest["seed"], calibration=known, reporter=reporter
+        )
+    else:
+        settings = CraftSettings(
+            size=size,
+            alpha=1.0 if alpha is None else alpha,
+            appearance=Appearance(scale=scale),
+            **rest,
+        )
+        colours = palettes.load(palette) if palette else None
+        info = craft(
+            opened, source, out, settings, calibration=known, palette=colours, reporter=reporter
+        )
+    click.echo(info.model_dump_json() if as_json else _summary(out, info))
+
+
+def _refuse_idle(names: tuple[str, ...]) -> None:
+    from zmask_export.errors import UsageError
+
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        given = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+        if parameter.name in names and given:
+            raise UsageError(
+                f"A random patch has no use for {parameter.opts[0]}.", fix="Leave it out."
+            )
+
+
+def _summary(out: Path, info: PatchInfo) -> str:
     h, w = info.size
-    click.echo(f"{out}: {w} x {h} pixels, attack loss {info.loss:.3f} over {info.images} images")
+    lines = [f"{out}: {w} x {h} pixels, {info.kind}"]
+    if info.loss is not None:
+        lines[0] += f", attack loss {info.loss:.3f} over {info.images} images"
+    if info.evasion is not None:
+        lines.append(f"  evasion loss   {info.evasion:.4f}")
+    if info.effect is not None:
+        effect = info.effect
+        lines.append(
+            f"  pixels right   {effect.right_clean:.3f} without the patch, "
+            f"{effect.right_patched:.3f} with it"
+        )
+        if effect.flagged is not None:
+            lines.append(f"  images flagged {effect.flagged:.3f}")
+    return "\n".join(lines)

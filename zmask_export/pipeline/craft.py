@@ -2,85 +2,226 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from zmask_export import __version__
+from zmask_export.artifacts.calibration import Calibration
 from zmask_export.artifacts.files import require_writable
+from zmask_export.attack import palette as palettes
 from zmask_export.attack import patch as patches
-from zmask_export.attack.craft import CraftSettings
+from zmask_export.attack.checkpoint import samples_sha256
 from zmask_export.attack.craft import craft as optimise
+from zmask_export.attack.craft import random_patch
+from zmask_export.attack.effect import Effect, measure
+from zmask_export.attack.objectives import objective
 from zmask_export.attack.patch import PatchInfo
-from zmask_export.data.segmentation import SegmentationFolder, require_classes
+from zmask_export.attack.placement import require_fits
+from zmask_export.attack.settings import CraftSettings
+from zmask_export.data.segmentation import Sample, SegmentationFolder, require_classes
+from zmask_export.errors import UsageError
+from zmask_export.models.bare import BareNetwork
 from zmask_export.pipeline.network import OpenNetwork
 from zmask_export.pipeline.probe import PATCH_SHARE
 from zmask_export.pipeline.progress import Reporter, Silent
+from zmask_export.spec import Size
 
 LARGE = PATCH_SHARE
 """Side of an L patch as a share of the image's (M is 0.20, S is 0.15)."""
 
 
-def patch_size(opened: OpenNetwork, share: float) -> tuple[int, int]:
-    """(h, w) of a patch whose sides are ``share`` of the image's."""
+@dataclass(frozen=True)
+class CraftData:
+    """Images to craft on, or to measure a random patch on.
+
+    Attributes:
+        root: data set in CamVid or Cityscapes layout.
+        split: which split.
+        limit: at most this many images, spread over the split.
+    """
+
+    root: Path
+    split: str = "train"
+    limit: int | None = 100
+
+    def load(self, opened: OpenNetwork) -> list[Sample]:
+        """All samples at the network's input size.
+
+        Raises:
+            DatasetError, ImageError: they cannot be used, or have other classes than the network.
+        """
+        folder = SegmentationFolder(self.root, self.split, size=opened.input_size, limit=self.limit)
+        require_classes(folder, opened.classes)
+        return list(folder)
+
+
+def patch_size(opened: OpenNetwork, share: float) -> Size:
+    """(h, w) of a patch whose sides are ``share`` of the image's.
+
+    Raises:
+        UsageError: the share is not in (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise UsageError(f"A share of {share} is no patch.", fix="Give --share in (0, 1].")
     h, w = opened.input_size
     return max(1, round(share * h)), max(1, round(share * w))
 
 
 def craft(
     opened: OpenNetwork,
-    data: Path,
+    data: CraftData,
     out: Path,
     settings: CraftSettings,
     *,
-    split: str = "train",
-    limit: int | None = 100,
+    calibration: Calibration | None = None,
+    palette: Tensor | None = None,
     reporter: Reporter | None = None,
 ) -> PatchInfo:
-    """Craft a patch and write it as PNG, with its settings inside.
+    """Craft a patch and write it as PNG, with its settings and its effect inside.
 
     Progress is kept beside ``out``; an interrupted run goes on from there.
 
     Args:
         opened: the bare network.
-        data: data set in CamVid or Cityscapes layout.
+        data: images to craft on.
         out: the PNG.
         settings: size, epochs and so on.
-        split: which split to craft on.
-        limit: at most this many images, spread over the split.
+        calibration: of this network, where the settings look at the defense; where it is fitted, the
+            effect says how many of the patched images are flagged.
+        palette: printable colours (k, 3) in [0, 1].
         reporter: shows progress.
 
     Raises:
-        DatasetError, PatchError, OutputError.
+        UsageError, CalibrationError: the settings need another calibration or a palette.
+        DatasetError, ImageError, PatchError, WeightsError, OutputError: see ``attack.craft``.
     """
     reporter = reporter or Silent()
     require_writable(out)
-    folder = SegmentationFolder(data, split, size=opened.input_size, limit=limit)
-    require_classes(folder, opened.classes)
-    samples = list(folder)
+    require_fits(settings.size, opened.input_size)
+    # What cannot be optimised for is refused here, before the images are read.
+    objective(settings, calibration=calibration, palette=palette)
+    samples = data.load(opened)
     checkpoint = out.with_name(f".{out.name}.progress")
     with reporter.bar("crafting", settings.epochs) as advance:
-        patch, loss = optimise(
-            opened.network,
-            opened.preprocess,
+        crafted = optimise(
+            _bare(opened, calibration),
             samples,
             settings,
+            calibration=calibration,
+            palette=palette,
             checkpoint=checkpoint,
-            identity=f"{opened.weights_sha256} {[s.path.name for s in samples]}",
             on_epoch=lambda n, value: advance(n, f"loss {value:.3f}"),
         )
-    info = PatchInfo(
+    info = _describe(
+        opened,
+        settings,
+        samples,
+        calibration,
+        kind=settings.kind,
+        palette_sha256=None if palette is None else palettes.sha256(palette),
+        loss=crafted.loss,
+        evasion=crafted.evasion,
+        effect=_effect(opened, samples, crafted.patch, calibration, reporter),
+    )
+    patches.save(out, crafted.patch, info)
+    checkpoint.unlink(missing_ok=True)
+    return info
+
+
+def randomise(
+    opened: OpenNetwork,
+    data: CraftData | None,
+    out: Path,
+    size: Size,
+    *,
+    seed: int = 0,
+    calibration: Calibration | None = None,
+    reporter: Reporter | None = None,
+) -> PatchInfo:
+    """Write a patch of uniform noise: an occlusion without intent, which nothing optimises.
+
+    Args:
+        opened: the network that it stands beside.
+        data: images to measure its effect on; None measures none.
+        out: the PNG.
+        size: (h, w).
+        seed: of the noise.
+        calibration: as for :func:`craft`.
+        reporter: shows progress.
+
+    Raises:
+        UsageError, DatasetError, ImageError, PatchError, OutputError.
+    """
+    require_writable(out)
+    require_fits(size, opened.input_size)
+    settings = CraftSettings(size=size, epochs=0, smoothness=0, seed=seed)
+    samples = [] if data is None else data.load(opened)
+    patch = random_patch(size, seed)
+    effect = None
+    if samples:
+        effect = _effect(opened, samples, patch, calibration, reporter or Silent())
+    info = _describe(
+        opened, settings, samples, calibration, kind="random", loss=None, effect=effect
+    )
+    patches.save(out, patch, info)
+    return info
+
+
+def _describe(
+    opened: OpenNetwork,
+    settings: CraftSettings,
+    samples: list[Sample],
+    calibration: Calibration | None,
+    **outcome: Any,
+) -> PatchInfo:
+    appearance = settings.appearance
+    return PatchInfo(
         tool_version=__version__,
         model=opened.entry.name,
         weights_sha256=opened.weights_sha256,
         size=settings.size,
         image_size=opened.input_size,
         images=len(samples),
+        data_sha256=samples_sha256(samples) if samples else None,
         epochs=settings.epochs,
+        batch=settings.batch,
+        lr=settings.lr,
         seed=settings.seed,
         smoothness=settings.smoothness,
+        printability=settings.printability,
+        combine=settings.combine,
+        beta=settings.beta,
+        alpha=settings.alpha,
+        aware_images=settings.aware_images,
         balanced=settings.balanced,
-        scale=settings.appearance.scale,
-        loss=loss,
+        scale=appearance.scale,
+        brightness=appearance.brightness,
+        contrast=appearance.contrast,
+        noise=appearance.noise,
+        calibration_sha256=None if calibration is None else calibration.sha256(),
+        **outcome,
     )
-    patches.save(out, patch, info)
-    checkpoint.unlink(missing_ok=True)
-    return info
+
+
+def _effect(
+    opened: OpenNetwork,
+    samples: list[Sample],
+    patch: Tensor,
+    calibration: Calibration | None,
+    reporter: Reporter,
+) -> Effect:
+    with reporter.bar("measuring", len(samples)) as advance:
+        return measure(
+            _bare(opened, calibration),
+            samples,
+            patches.as_saved(patch),
+            calibration=calibration,
+            on_image=advance,
+        )
+
+
+def _bare(opened: OpenNetwork, calibration: Calibration | None) -> BareNetwork:
+    return opened.bare(None if calibration is None else calibration.header.defense)
