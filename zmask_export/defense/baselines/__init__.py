@@ -1,0 +1,1 @@
+"""The defenses that Z-Mask is compared with (supplement, Section F): HN, FPDA, LGS and MaskNet."""
