@@ -1,4 +1,4 @@
-"""Packages ``calib/`` inside the wheel, as ``zmask_export/calib``; the rest is in pyproject.toml."""
+"""Packages data files: ``calib/`` as ``zmask_export/calib``, and page templates."""
 
 from setuptools import find_packages, setup
 
@@ -7,6 +7,7 @@ setup(
     package_dir={"zmask_export.calib": "calib"},
     package_data={
         "zmask_export": ["py.typed"],
+        "zmask_export.evaluate": ["*.j2"],
         "zmask_export.calib": ["*/*.yaml", "*/*.safetensors", "*/*.png"],
     },
 )

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
+from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from zmask_export.data.segmentation import IGNORE
 from zmask_export.errors import ShapeError
-from zmask_export.evaluate.metrics import ConfusionMatrix, mask_iou
+from zmask_export.evaluate.metrics import ConfusionMatrix, mask_iou, mean_iou, overlap
 
 CLASSES = 4
 shapes = hnp.array_shapes(min_dims=2, max_dims=2, max_side=6)
@@ -58,6 +60,43 @@ def test_merging_is_counting_everything(
         matrix.update(*item)
     a += b
     np.testing.assert_array_equal(a.counts, together.counts)
+
+
+@given(items=st.lists(maps(), min_size=1, max_size=3))
+def test_overlaps_of_images_add_up(items: list[tuple[NDArray, NDArray, NDArray]]) -> None:
+    matrix = ConfusionMatrix(CLASSES)
+    total = np.zeros((2, CLASSES), np.int64)
+    for prediction, labels, valid in items:
+        matrix.update(prediction, labels, valid)
+        total += overlap(prediction, labels, CLASSES, valid)
+    np.testing.assert_array_equal(total, matrix.overlap())
+    np.testing.assert_array_equal(mean_iou(total), matrix.mean_iou())
+
+
+def test_mean_iou_is_that_of_torchmetrics() -> None:
+    rng = np.random.default_rng(0)
+    for classes in (2, 5, 11):
+        # The last class never occurs: neither mean counts it.
+        labels = rng.integers(0, classes - 1, (3, 20, 30)).astype(np.uint8)
+        guess = rng.integers(0, classes - 1, labels.shape)
+        prediction = np.where(rng.random(labels.shape) < 0.6, labels, guess).astype(np.uint8)
+        labels[rng.random(labels.shape) < 0.1] = IGNORE
+        overlaps = np.stack(
+            [overlap(p, t, classes) for p, t in zip(prediction, labels, strict=True)]
+        )
+        expected = multiclass_jaccard_index(
+            torch.from_numpy(prediction).long(),
+            torch.from_numpy(labels).long(),
+            classes,
+            ignore_index=IGNORE,
+        )
+        assert float(mean_iou(overlaps.sum(0))) == pytest.approx(float(expected), rel=1e-6)
+        assert mean_iou(overlaps).shape == (3,)
+
+
+def test_mean_iou_of_stacked_counts() -> None:
+    counts = np.array([[[1, 0, 0], [2, 4, 0]], [[0, 0, 0], [0, 0, 0]], [[3, 1, 2], [3, 2, 2]]])
+    np.testing.assert_allclose(mean_iou(counts), [0.25, np.nan, 2.5 / 3])
 
 
 @given(item=maps())

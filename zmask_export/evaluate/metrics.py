@@ -48,17 +48,48 @@ class ConfusionMatrix:
         self.counts += other.counts
         return self
 
+    def overlap(self) -> NDArray[np.int64]:
+        """Pixels in intersection and union of each class, int64 (2, C); additive over images."""
+        hits = np.diag(self.counts)
+        return np.stack([hits, self.counts.sum(0) + self.counts.sum(1) - hits])
+
     def class_iou(self) -> NDArray[np.float64]:
         """IoU per class (C,); NaN for a class that neither labels nor predictions contain."""
-        hits = np.diag(self.counts).astype(np.float64)
-        union = self.counts.sum(0) + self.counts.sum(1) - hits
+        hits, union = self.overlap()
         with np.errstate(invalid="ignore"):
             return hits / union
 
     def mean_iou(self) -> float:
         """Mean of :meth:`class_iou` over the classes that occur; NaN where none does."""
-        iou = self.class_iou()
-        return float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan")
+        return float(mean_iou(self.overlap()))
+
+
+def overlap(
+    prediction: NDArray[np.integer],
+    labels: NDArray[np.integer],
+    classes: int,
+    valid: NDArray[np.bool_] | None = None,
+) -> NDArray[np.int64]:
+    """:meth:`ConfusionMatrix.overlap` of one image, int64 (2, C)."""
+    matrix = ConfusionMatrix(classes)
+    matrix.update(prediction, labels, valid)
+    return matrix.overlap()
+
+
+def mean_iou(overlaps: NDArray[np.number]) -> NDArray[np.float64]:
+    """mIoU of intersection and union counts.
+
+    Args:
+        overlaps: (..., 2, C), from :func:`overlap`, summed over images or weighted sums of them.
+
+    Returns:
+        (...), the mean over the classes that occur; NaN where none does.
+    """
+    hits, union = overlaps[..., 0, :], overlaps[..., 1, :]
+    occurs = union > 0
+    iou = np.divide(hits, union, out=np.zeros(union.shape), where=occurs)
+    total, count = iou.sum(-1), occurs.sum(-1)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
 def mask_iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:

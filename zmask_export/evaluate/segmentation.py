@@ -6,23 +6,38 @@ exact patch covered (the oracle). mIoU counts the pixels outside the patch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import itertools
+from collections.abc import Callable, Iterator
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from zmask_export.attack.placement import patch_masks, random_placement
-from zmask_export.calibrate import roc
-from zmask_export.data.images import to_float
-from zmask_export.data.segmentation import Sample
-from zmask_export.evaluate.metrics import ConfusionMatrix, mask_iou
-from zmask_export.runtime.protected import Protected, Result
+from zmask_export.errors import DatasetError
+from zmask_export.evaluate import subjects
+from zmask_export.evaluate.bootstrap import Estimate, Resamples
+from zmask_export.evaluate.cells import Cell, Samples, measure
+from zmask_export.evaluate.quality import Clean, Row, row
+from zmask_export.runtime.protected import Protected
 from zmask_export.spec import Spec
 
-OFF = 1e30
-"""A threshold that no score reaches: the engine then behaves as the bare network."""
+PASSES = 5
+"""How often :func:`evaluate` goes over the images."""
+
+LABELS = {
+    "clean": ("mIoU clean, bare", 4),
+    "clean_defended": ("mIoU clean, defended", 4),
+    "attacked": ("mIoU attacked, bare", 4),
+    "defended": ("mIoU attacked, defended", 4),
+    "oracle": ("mIoU attacked, oracle", 4),
+    "recovered": ("recovered of the oracle", 3),
+    "auc": ("detection AUC", 4),
+    "true_positive_rate": ("TPR at the threshold", 3),
+    "false_positive_rate": ("FPR at the threshold", 3),
+    "fpr_at_tpr95": ("FPR at TPR 0.95", 3),
+    "fpr_at_tpr99": ("FPR at TPR 0.99", 3),
+    "mask_iou": ("mask IoU", 3),
+    "clean_masked": ("clean pixels covered", 4),
+}
+"""How the table's numbers are called, and their digits, in the table's order."""
 
 
 class SegmentationScores(Spec):
@@ -35,90 +50,112 @@ class SegmentationScores(Spec):
         attacked: mIoU of the bare network on patched images.
         defended: mIoU of the defended one on patched images.
         oracle: mIoU with the exact patch covered by the same fill.
-        recovered: (defended - attacked) / (oracle - attacked).
+        recovered: (defended - attacked) / (oracle - attacked); None where the oracle wins nothing.
         auc: detection of patched against clean images by d.
         true_positive_rate, false_positive_rate: at the engine's threshold.
+        fpr_at_tpr95, fpr_at_tpr99: false-positive rate at the threshold that finds this share.
         mask_iou: mean IoU of covered pixels and patch, over patched images.
         clean_masked: mean share of pixels covered in clean images.
+        intervals: bootstrap interval of each of these, lower and upper end; None where undefined.
     """
 
     images: int
-    clean: float
-    clean_defended: float
-    attacked: float
-    defended: float
-    oracle: float
-    recovered: float
-    auc: float
-    true_positive_rate: float
-    false_positive_rate: float
-    mask_iou: float
-    clean_masked: float
+    clean: float | None
+    clean_defended: float | None
+    attacked: float | None
+    defended: float | None
+    oracle: float | None
+    recovered: float | None
+    auc: float | None
+    true_positive_rate: float | None
+    false_positive_rate: float | None
+    fpr_at_tpr95: float | None
+    fpr_at_tpr99: float | None
+    mask_iou: float | None
+    clean_masked: float | None
+    intervals: dict[str, tuple[float, float] | None]
+
+    def lines(self) -> Iterator[tuple[str, str, str]]:
+        """Label, number and interval of every number, as text; a dash for what is not defined."""
+        for name, (label, digits) in LABELS.items():
+            number, ends = getattr(self, name), self.intervals.get(name)
+            interval = "" if ends is None else f"({ends[0]:.{digits}f} to {ends[1]:.{digits}f})"
+            yield label, "-" if number is None else f"{number:.{digits}f}", interval
 
 
 def evaluate(
     engine: Protected,
-    samples: Sequence[Sample],
+    samples: Samples,
     patch: Tensor,
     *,
     seed: int = 0,
+    resamples: int = 1000,
     on_image: Callable[[int], None] | None = None,
 ) -> SegmentationScores:
     """Fill the table for one patch.
 
     Args:
         engine: a loaded bundle with policy ``gated`` or ``mask``.
-        samples: labelled images of the engine's size.
+        samples: labelled images of the engine's size; read one at a time, :data:`PASSES` times.
         patch: (3, h, w) in [0, 1].
-        seed: of the places.
-        on_image: told the number of images done.
-    """
-    classes = len(engine.manifest.classes)
-    names = ("clean", "clean_defended", "attacked", "defended", "oracle")
-    matrices = {name: ConfusionMatrix(classes) for name in names}
-    clean_scores, patched_scores, ious, covered = [], [], [], []
-    colour = np.array(
-        engine.manifest.preprocess.rgb_mean if engine.manifest.fill == "mean" else (0, 0, 0),
-        np.float32,
-    )[None, :, None, None]
-    for index, sample in enumerate(samples):
-        rng = np.random.default_rng((seed, index))
-        image = to_float([sample.image])
-        size = (image.shape[2], image.shape[3])
-        place = random_placement(rng, size, (patch.shape[1], patch.shape[2]))
-        inside: NDArray[np.bool_] = patch_masks([place], size)[0].numpy()
-        attacked = image.copy()
-        attacked[0, :, place.rows, place.columns] = patch.numpy()
-        exact = np.where(inside[None, None], colour, attacked).astype(np.float32)
+        seed: of the places and of the bootstrap.
+        resamples: of the bootstrap.
+        on_image: told the number of images done, over all passes.
 
-        runs: dict[str, tuple[NDArray[Any], float | None, NDArray[np.bool_] | None]] = {
-            "clean": (image, OFF, None),
-            "clean_defended": (image, None, None),
-            "attacked": (attacked, OFF, ~inside),
-            "defended": (attacked, None, ~inside),
-            "oracle": (exact, OFF, ~inside),
-        }
-        results: dict[str, Result] = {}
-        for name, (x, threshold, valid) in runs.items():
-            results[name] = engine.run(x, threshold=threshold)[0]
-            matrices[name].update(results[name].prediction, sample.labels, valid)
-        clean_scores.append(results["clean_defended"].score)
-        patched_scores.append(results["defended"].score)
-        ious.append(mask_iou(~results["defended"].mask, inside))
-        covered.append(float((~results["clean_defended"].mask).mean()))
-        if on_image is not None:
-            on_image(index + 1)
-    miou = {name: matrix.mean_iou() for name, matrix in matrices.items()}
-    clean, patched = np.array(clean_scores), np.array(patched_scores)
-    limit = engine.manifest.threshold
-    lost = miou["oracle"] - miou["attacked"]
+    Raises:
+        PatchError: the patch is larger than the images.
+        DatasetError: not a single image.
+    """
+    if not len(samples):
+        raise DatasetError("There is no image to evaluate on.", fix="Give a split with images.")
+    network = subjects.EngineNetwork(engine)
+    bare, defended = subjects.undefended(network), subjects.defended(network)
+    passes = itertools.count()
+
+    def run(subject: subjects.Subject, attack: Tensor | None) -> Cell:
+        start = next(passes) * len(samples)
+        return measure(
+            subject,
+            samples,
+            len(engine.manifest.classes),
+            attack,
+            seed=seed,
+            on_image=None if on_image is None else lambda done: on_image(start + done),
+        )
+
+    clean = Clean(
+        {"none": run(bare, None), "zmask": run(defended, None)},
+        network.threshold,
+        Resamples(len(samples), resamples, seed),
+    )
+    attacked = {
+        "none": run(bare, patch),
+        "zmask": run(defended, patch),
+        "oracle": run(subjects.oracle(network), patch),
+    }
+    return _scores(row("None", clean.cells, clean), row("patch", attacked, clean))
+
+
+def _scores(clean: Row, attacked: Row) -> SegmentationScores:
+    detection = attacked.detection["zmask"]
+    estimates: dict[str, Estimate | None] = {
+        "clean": clean.miou["none"],
+        "clean_defended": clean.miou["zmask"],
+        "attacked": attacked.miou["none"],
+        "defended": attacked.miou["zmask"],
+        "oracle": attacked.miou["oracle"],
+        "recovered": attacked.recovered,
+        "auc": detection.auc,
+        "true_positive_rate": attacked.flagged,
+        "false_positive_rate": clean.flagged,
+        "fpr_at_tpr95": detection.fpr_at_tpr95,
+        "fpr_at_tpr99": detection.fpr_at_tpr99,
+        "mask_iou": attacked.mask_iou,
+        "clean_masked": clean.covered,
+    }
+    known = {name: e for name, e in estimates.items() if e is not None}
     return SegmentationScores(
-        images=len(samples),
-        **miou,
-        recovered=(miou["defended"] - miou["attacked"]) / lost if lost else float("nan"),
-        auc=roc.auc(clean, patched),
-        true_positive_rate=float((patched > limit).mean()),
-        false_positive_rate=float((clean > limit).mean()),
-        mask_iou=float(np.mean(ious)),
-        clean_masked=float(np.mean(covered)),
+        images=clean.miou["none"].images,
+        **{name: e.value for name, e in known.items()},
+        intervals={name: e.interval for name, e in known.items()},
     )

@@ -1,0 +1,256 @@
+"""evaluate --study, on a small data set and a bundle of random weights."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import save_file
+
+from tests.conftest import PATCH_SIZE, Inputs, assert_refused, contents, zmask
+from zmask_export.defense.baselines.masknet import MaskNet, save_masknet
+from zmask_export.errors import BundleError
+from zmask_export.evaluate.report import StudyReport
+from zmask_export.models import registry, weights
+from zmask_export.pipeline.network import NetworkOptions, open_network
+from zmask_export.pipeline.progress import Advance, Silent
+from zmask_export.pipeline.study import REPORT_HTML, REPORT_JSON, run_study
+from zmask_export.pipeline.study_network import deepest
+
+BETAS = [0.5, 1.0]
+
+
+@pytest.fixture(scope="module")
+def studies(inputs: Inputs, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a study and what it names; the patch S is not there."""
+    folder = tmp_path_factory.mktemp("study")
+    rng = np.random.default_rng(5)
+    for name in ("L", "beta-0.5", "beta-1.0", "flag-0.0"):
+        noise = rng.integers(0, 256, (*PATCH_SIZE, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{name}.png")
+    torch.manual_seed(0)
+    save_masknet(folder / "masknet.safetensors", MaskNet())
+    network = {
+        "bundle": str(bundle),
+        "patches": {"L": "L.png", "S": "S.png"},
+        "masknet": "masknet.safetensors",
+        "beta": {"files": "beta-{value}.png", "values": BETAS},
+        "alpha": {"flag": {"files": "flag-{value}.png", "values": [0]}},
+    }
+    content = {
+        "about": "A small study",
+        "data": str(inputs.camvid),
+        "resamples": 50,
+        "networks": {"icnet": network, "other": {"bundle": "engines/other"}},
+    }
+    (folder / "study.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+def changed(studies: Path, name: str, **network: object) -> Path:
+    """A study with other settings of its network; paths start at the first study's folder."""
+    content = yaml.safe_load((studies / "study.yaml").read_text())
+    content["networks"]["icnet"].update(network)
+    path = studies / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(studies: Path) -> tuple[Path, StudyReport]:
+    """The study, run in one go."""
+    out = studies / "whole"
+    return out, run_study(studies / "study.yaml", out)
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {n: (folder / n).read_bytes() for n in contents(folder) if (folder / n).is_file()}
+
+
+class Watch(Silent):
+    """Remembers how many images each bar was for; interrupts at image ``stop`` of a network's bar."""
+
+    def __init__(self, stop: int | None = None) -> None:
+        self.totals: dict[str, int] = {}
+        self.stop = stop
+
+    @contextlib.contextmanager
+    def bar(self, label: str, total: int) -> Iterator[Advance]:
+        self.totals[label] = total
+
+        def advance(done: int, note: str = "") -> None:
+            if done == self.stop:
+                raise KeyboardInterrupt
+
+        yield advance
+
+
+def test_a_study_fills_the_table_and_the_series(whole: tuple[Path, StudyReport]) -> None:
+    out, report = whole
+    (network,) = report.networks
+    assert (network.source, network.images, network.model) == ("bundle", 2, "icnet")
+    assert [row.attack for row in network.table] == ["None", "L"]
+    assert list(network.table[0].miou) == ["none", "zmask", "lgs", "masknet"]
+    assert list(network.table[1].miou) == ["none", "zmask", "lgs", "masknet", "oracle"]
+    assert [row.value for row in network.beta] == BETAS
+    assert [row.attack for row in network.alpha["flag"]] == ["flag 0.0"]
+    assert set(network.alpha["flag"][0].miou) == {"none", "zmask"}
+    assert set(network.roc) == {"L"}
+    assert StudyReport.model_validate_json((out / REPORT_JSON).read_text()) == report
+    page = (out / REPORT_HTML).read_text()
+    assert page.count("data:image/jpeg") == 4
+    for word in ("A small study", "Z-Mask", "MaskNet", "LGS", "beta 0.5", "flag 0.0"):
+        assert word in page
+
+
+def test_what_is_not_there_is_named(whole: tuple[Path, StudyReport]) -> None:
+    out, report = whole
+    found = [f"{item.what}: {item.why}" for item in report.networks[0].left_out]
+    assert "patch M: the study names no file for it" in found
+    (line,) = (line for line in found if line.startswith("patch S: "))
+    assert line.endswith("S.png is not there")
+    assert [(item.what, item.why) for item in report.left_out] == [
+        ("other", "engines/other is not there")
+    ]
+    for line in (*found, "other: engines/other is not there"):
+        assert line in (out / REPORT_HTML).read_text()
+
+
+@pytest.mark.parametrize("stop", [6, 25])
+def test_an_interrupted_study_ends_with_the_same_bytes(
+    studies: Path, whole: tuple[Path, StudyReport], tmp_path: Path, stop: int
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_study(studies / "study.yaml", tmp_path / "out", reporter=Watch(stop))
+    done = [n for n in contents(tmp_path / "out") if n.endswith(".safetensors")]
+    # Images are counted over cells of two; a cell is written before the next begins.
+    assert len(done) == (stop - 1) // 2
+    again = Watch()
+    run_study(studies / "study.yaml", tmp_path / "out", reporter=again)
+    cells = sum(name.endswith(".safetensors") for name in contents(whole[0]))
+    assert again.totals == {"icnet": 2 * (cells - len(done))}
+    assert bytes_of(tmp_path / "out") == bytes_of(whole[0])
+
+
+def test_only_what_changed_is_measured_again(
+    studies: Path, whole: tuple[Path, StudyReport], tmp_path: Path
+) -> None:
+    out = shutil.copytree(whole[0], tmp_path / "out")
+    before = bytes_of(out)
+    cells = sum(name.endswith(".safetensors") for name in before)
+    watch = Watch()
+    assert run_study(studies / "study.yaml", out, reporter=watch) == whole[1]
+    assert watch.totals == {"icnet": 0}
+    assert bytes_of(out) == before
+
+    other = changed(studies, "lesser", patches={"L": "beta-0.5.png"})
+    watch = Watch()
+    run_study(other, out, reporter=watch)
+    assert watch.totals == {"icnet": 2 * 5}  # L: none, Z-Mask, LGS, MaskNet, oracle
+    with pytest.raises(KeyboardInterrupt):
+        run_study(studies / "study.yaml", out, limit=1, reporter=(watch := Watch(1)))
+    assert watch.totals == {"icnet": cells}
+
+
+def test_reference_and_bundle_agree_and_detectors_are_measured(
+    inputs: Inputs, studies: Path, whole: tuple[Path, StudyReport], tmp_path: Path
+) -> None:
+    path = changed(
+        studies, "reference", model="icnet", preset=str(inputs.preset),
+        weights=str(seeded_weights(tmp_path)), beta=None, alpha={},
+        calibration=str(calibration_of(studies)), detectors={"images": str(inputs.images)},
+    )  # fmt: skip
+    report = run_study(path, tmp_path / "reference", reference=True)
+    (network,), (expected,) = report.networks, whole[1].networks
+    assert network.source == "reference"
+    assert network.threshold == expected.threshold
+    for row, other in zip(network.table, expected.table, strict=True):
+        for subject, estimate in row.miou.items():
+            assert estimate.value == pytest.approx(other.miou[subject].value, abs=2e-3)
+    found = network.table[1].detection
+    assert list(found) == ["zmask", "fpda", "fpda+", "hn"]
+    assert found["zmask"].auc.value == expected.table[1].detection["zmask"].auc.value
+    assert [item.what for item in report.left_out] == ["other"]
+
+    watch = Watch()
+    run_study(path, tmp_path / "bundle", limit=1, reporter=watch)
+    assert watch.totals["HN, FPDA"] == 3
+
+
+def calibration_of(studies: Path) -> Path:
+    content = yaml.safe_load((studies / "study.yaml").read_text())
+    return Path(content["networks"]["icnet"]["bundle"]) / "calibration.safetensors"
+
+
+def seeded_weights(folder: Path) -> Path:
+    """The weights that ``--random-weights`` gives, as a file."""
+    path = folder / "weights.safetensors"
+    save_file(weights.random_network(registry.get("icnet")).state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("model", "tap"), [("icnet", "conv5_4_k1"), ("ddrnet", "rbb2"), ("bisenet", "ct1")]
+)
+def test_detectors_read_the_deepest_layer(inputs: Inputs, model: str, tap: str) -> None:
+    options = NetworkOptions(model=model, preset=str(inputs.preset), random_weights=True)
+    assert deepest(open_network(options)) == tap
+
+
+def test_a_bundle_of_other_weights_than_the_model_is_refused(
+    inputs: Inputs, studies: Path, tmp_path: Path
+) -> None:
+    path = changed(
+        studies, "foreign", model="icnet", preset=str(inputs.preset),
+        weights=str(inputs.weights), detectors={"images": str(inputs.images)},
+    )  # fmt: skip
+    with pytest.raises(BundleError, match="other weights"):
+        run_study(path, tmp_path / "out")
+
+
+def test_the_command_prints_the_table_and_quick_is_quick(studies: Path, tmp_path: Path) -> None:
+    given = ("evaluate", "--study", studies / "study.yaml", "--quick", "--limit", "1")
+    outcome = zmask(*given, "--out", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    lines = outcome.out.splitlines()
+    assert lines[0] == str(tmp_path / "out" / REPORT_HTML)
+    assert [line.split(":")[0] for line in lines[1:3]] == ["  icnet, None", "  icnet, L"]
+    record: Any = zmask(*given, "--out", tmp_path / "out", "--json").record
+    assert (record["quick"], record["resamples"]) == (True, 50)
+    assert record == json.loads((tmp_path / "out" / REPORT_JSON).read_text())
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "words"),
+    [
+        (("--study", "study.yaml"), 2, ("--out",)),
+        (("--study", "study.yaml", "--out", "x", "--seed", "1"), 2, ("--seed does not go",)),
+        (("icnet", "--study", "study.yaml", "--out", "x"), 2, ("BUNDLE does not go",)),
+        (("--study", "absent.yaml", "--out", "x"), 2, ("absent.yaml", "cannot be read")),
+        (("--study", "study.yaml", "--out", "study.yaml/x"), 5, ("cannot be written",)),
+        (("--study", "study.yaml", "--out", "x", "--reference"), 2, ("names no model",)),
+        (("--quick", "icnet", "--data", "d", "--patch", "p"), 2, ("--quick does not go",)),
+        (("icnet", "--data", "d"), 2, ("Missing: --patch.",)),
+        (("--study", "study.yaml", "--out", "x", "--data", "absent"), 4, ("absent",)),
+    ],
+)
+def test_what_cannot_be_done_is_refused(
+    studies: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: tuple[str, ...],
+    code: int,
+    words: tuple[str, ...],
+) -> None:
+    monkeypatch.chdir(studies)
+    outcome = zmask("evaluate", *given)
+    assert_refused(outcome, code, *words)
+    assert not (studies / "x" / REPORT_JSON).exists()

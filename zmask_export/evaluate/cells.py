@@ -1,0 +1,174 @@
+"""Cells: one subject under one attack, image by image, and the files that keep them.
+
+A cell holds counts per image, not finished numbers: metrics, intervals and comparisons are taken from
+cells alone. A study is resumed by the cells that are on disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+from torch import Tensor
+
+from zmask_export.artifacts.files import write_bytes
+from zmask_export.attack.placement import patch_masks, random_placement
+from zmask_export.data.images import to_float
+from zmask_export.data.segmentation import Sample
+from zmask_export.evaluate.metrics import mask_iou, overlap
+from zmask_export.evaluate.subjects import Image, Inside, Outcome, Subject
+
+FORMAT_VERSION = 1
+_KEY = "zmask-export-cell"
+
+
+class Samples(Protocol):
+    """Labelled images of one size, each read when it is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a subject did on n images.
+
+    Attributes:
+        overlaps: pixels in intersection and union of each class outside the patch, int64 (n, 2, C);
+            None of a mere detector.
+        mask_iou: IoU of covered pixels and patch, float64 (n,); None where nothing is masked.
+        covered: share of pixels covered, float64 (n,); likewise.
+        scores: detector to scores, float64 (n,).
+    """
+
+    overlaps: NDArray[np.int64] | None = None
+    mask_iou: NDArray[np.float64] | None = None
+    covered: NDArray[np.float64] | None = None
+    scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+
+def scene(sample: Sample, patch: Tensor | None, index: int, seed: int) -> tuple[Image, Inside]:
+    """A sample as float32 (1, 3, H, W), with the patch at a random place, and where that is.
+
+    The place depends on seed, index and the patch's size alone: patches of one size are compared
+    at the same places.
+
+    Args:
+        sample: the labelled image.
+        patch: (3, h, w) in [0, 1]; None leaves the image clean.
+        index: of the image in its set.
+        seed: of the places.
+
+    Raises:
+        PatchError: the patch is larger than the image.
+    """
+    image = to_float([sample.image])
+    size = (image.shape[2], image.shape[3])
+    if patch is None:
+        return image, np.zeros(size, bool)
+    rng = np.random.default_rng((seed, index))
+    place = random_placement(rng, size, (patch.shape[1], patch.shape[2]))
+    image[0, :, place.rows, place.columns] = patch.numpy()
+    return image, patch_masks([place], size)[0].numpy()
+
+
+def measure(
+    subject: Subject,
+    samples: Samples,
+    classes: int,
+    patch: Tensor | None = None,
+    *,
+    seed: int = 0,
+    on_image: Callable[[int], None] | None = None,
+) -> Cell:
+    """Run a subject over all images.
+
+    Args:
+        subject: what to measure.
+        samples: labelled images of its size; read one at a time.
+        classes: number of classes C.
+        patch: (3, h, w) in [0, 1], pasted as :func:`scene` says; None measures clean images.
+        seed: of the places.
+        on_image: told the number of images done.
+
+    Raises:
+        PatchError: the patch is larger than the images.
+    """
+    rows: dict[str, list[Any]] = {}
+    for index in range(len(samples)):
+        sample = samples[index]
+        image, inside = scene(sample, patch, index, seed)
+        for name, value in _counts(subject(image, inside), sample, inside, classes).items():
+            rows.setdefault(name, []).append(value)
+        if on_image is not None:
+            on_image(index + 1)
+    return _cell({name: np.array(values) for name, values in rows.items()})
+
+
+def _counts(
+    outcome: Outcome, sample: Sample, inside: Inside, classes: int
+) -> dict[str, NDArray[np.int64] | float]:
+    row: dict[str, NDArray[np.int64] | float] = {}
+    if outcome.prediction is not None:
+        row["overlaps"] = overlap(outcome.prediction, sample.labels, classes, ~inside)
+    if outcome.kept is not None:
+        row["mask_iou"] = mask_iou(~outcome.kept, inside)
+        row["covered"] = float((~outcome.kept).mean())
+    return row | {f"score/{name}": value for name, value in outcome.scores.items()}
+
+
+def fingerprint(settings: Mapping[str, Any]) -> str:
+    """sha256 of all that decides a cell: subject, patch, images, seed (JSON values)."""
+    text = json.dumps({"format": FORMAT_VERSION, **settings}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def save(path: Path, cell: Cell, identity: str) -> None:
+    """Write a cell, whole or not at all; equal cells give equal bytes.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    tensors: dict[str, NDArray[Any]] = {f"score/{n}": s for n, s in cell.scores.items()}
+    for name in ("overlaps", "mask_iou", "covered"):
+        value = getattr(cell, name)
+        if value is not None:
+            tensors[name] = value
+    write_bytes(path, save_tensors(tensors, metadata={_KEY: identity}))
+
+
+def load(path: Path, identity: str) -> Cell | None:
+    """A stored cell; None where there is none, or it is damaged or of other settings.
+
+    A cell that cannot be used only costs the time it would have saved.
+    """
+    try:
+        data = path.read_bytes()
+        size = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + size])["__metadata__"]
+        if metadata[_KEY] != identity:
+            return None
+        return _cell(load_tensors(data))
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _cell(arrays: Mapping[str, NDArray[Any]]) -> Cell:
+    scores = {n.removeprefix("score/"): v for n, v in arrays.items() if n.startswith("score/")}
+    return Cell(
+        overlaps=arrays.get("overlaps"),
+        mask_iou=arrays.get("mask_iou"),
+        covered=arrays.get("covered"),
+        # safetensors lists tensors in an order of its own.
+        scores=dict(sorted(scores.items())),
+    )

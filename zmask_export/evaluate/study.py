@@ -1,0 +1,181 @@
+"""The description of a study: networks, patches, series of patches and rivals, in one YAML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, model_validator
+
+from zmask_export.errors import InputError, UsageError
+from zmask_export.spec import Spec, explain
+
+QUICK_IMAGES = 4
+QUICK_RESAMPLES = 100
+
+TABLE_ROWS: tuple[Literal["Rand", "S", "M", "L"], ...] = ("Rand", "S", "M", "L")
+"""Rows of Table 4(b) below the clean one: a random patch, and small, medium, large ones."""
+
+
+def _beside(path: Path, info: ValidationInfo) -> Path:
+    return Path((info.context or {}).get("folder", ".")) / path
+
+
+Beside = Annotated[Path, AfterValidator(_beside)]
+"""A path; a relative one starts at the folder of the study's file."""
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Series(Spec):
+    """Patches that differ in beta or alpha.
+
+    Attributes:
+        files: path with ``{value}`` in its name, which stands for the number as in 0.1 or 1.0.
+        values: the numbers.
+    """
+
+    files: Beside
+    values: Annotated[tuple[Share, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Series:
+        if "{value}" not in self.files.name:
+            raise ValueError("files must have {value} in its name")
+        if len(set(self.values)) != len(self.values):
+            raise ValueError("values name a number twice")
+        return self
+
+    def ends(self) -> Series:
+        """The same with its smallest and its largest value alone."""
+        return self.model_copy(
+            update={"values": tuple(sorted({min(self.values), max(self.values)}))}
+        )
+
+    def path(self, value: float) -> Path:
+        """The patch of one value."""
+        return self.files.with_name(self.files.name.replace("{value}", repr(float(value))))
+
+
+class DetectorSource(Spec):
+    """Where HN and FPDA get their statistics.
+
+    Attributes:
+        images: folder of clean images, none of which is evaluated.
+        limit: at most this many, spread evenly.
+        tap: the layer; the coarsest of the set D where None.
+    """
+
+    images: Beside
+    limit: Annotated[int, Field(ge=1)] | None = None
+    tap: str | None = None
+
+
+class NetworkStudy(Spec):
+    """One network of a study.
+
+    Attributes:
+        bundle: what ``build`` wrote; measured through its runner.
+        model: registered name; for the reference, and for HN and FPDA, which need its layers.
+        preset: of ``model``, as ``--preset`` takes it; its own where None.
+        weights, calibration: of ``model``; the shipped ones where None.
+        patches: row of Table 4(b) to its patch.
+        beta: over-activation series (Figure 6).
+        alpha: defense-aware series (Figure 9): ``mask`` and ``flag`` against Z-Mask, ``masknet``
+            against MaskNet's own mask.
+        lgs: measure LGS.
+        masknet: MaskNet's weights.
+        detectors: measure HN and FPDA.
+    """
+
+    bundle: Beside | None = None
+    model: str | None = None
+    preset: str | None = None
+    weights: Beside | None = None
+    calibration: Beside | None = None
+    patches: dict[Literal["Rand", "S", "M", "L"], Beside] = Field(default_factory=dict)
+    beta: Series | None = None
+    alpha: dict[Literal["mask", "flag", "masknet"], Series] = Field(default_factory=dict)
+    lgs: bool = True
+    masknet: Beside | None = None
+    detectors: DetectorSource | None = None
+
+    def quick(self) -> NetworkStudy:
+        """The same with the ends of every series alone."""
+        return self.model_copy(
+            update={
+                "beta": None if self.beta is None else self.beta.ends(),
+                "alpha": {name: series.ends() for name, series in self.alpha.items()},
+            }
+        )
+
+    @model_validator(mode="after")
+    def _check(self) -> NetworkStudy:
+        if self.bundle is None and self.model is None:
+            raise ValueError("give bundle, model, or both")
+        if self.detectors is not None and self.model is None:
+            raise ValueError("detectors need model, whose layers they read")
+        return self
+
+
+class Study(Spec):
+    """What a study measures.
+
+    Attributes:
+        about: one line for the report.
+        data: CamVid or Cityscapes folder; None where it is given on the command line.
+        split: of the data set.
+        limit: at most this many images, spread evenly.
+        seed: of the patches' places and of the bootstrap.
+        resamples: of the bootstrap.
+        networks: name to network; the name also names the folder of its cells.
+    """
+
+    about: str
+    data: Beside | None = None
+    split: str = "val"
+    limit: Annotated[int, Field(ge=1)] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    resamples: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    networks: Annotated[
+        dict[Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_-]*$")], NetworkStudy],
+        Field(min_length=1),
+    ]
+
+    def quick(self) -> Study:
+        """The same with few images, resamples and points: shows that all runs, and no more."""
+        return self.model_copy(
+            update={
+                "limit": min(self.limit or QUICK_IMAGES, QUICK_IMAGES),
+                "resamples": min(self.resamples, QUICK_RESAMPLES),
+                "networks": {name: network.quick() for name, network in self.networks.items()},
+            }
+        )
+
+
+def load_study(path: Path) -> Study:
+    """Read a study's description; relative paths in it start at its folder.
+
+    Raises:
+        UsageError: no such file.
+        InputError: not YAML, or a field is missing, unknown or out of range (named).
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise UsageError(
+            f"The study {path} cannot be read.", fix="Give the path of a YAML file."
+        ) from exc
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:
+        raise InputError(
+            f"The study {path} is not valid YAML ({' '.join(str(exc).split())}).",
+            fix="Correct the file.",
+        ) from exc
+    try:
+        return Study.model_validate(content, context={"folder": path.parent})
+    except ValidationError as exc:
+        raise InputError(
+            f"The study {path} is wrong: {explain(exc)}.", fix="Correct the named field."
+        ) from exc
