@@ -13,6 +13,7 @@ import pytest
 from zmask_export.artifacts.files import (
     new_directory,
     output_error,
+    recover,
     require_writable,
     sha256_file,
     write_bytes,
@@ -204,7 +205,6 @@ def test_leftovers_of_dead_processes_go_and_those_of_live_ones_stay(tmp_path: Pa
     dead = _dead_pid()
     for name in (
         f".bundle.{dead}.partial",
-        f".bundle.{dead}.old.partial",
         f".bundle.{10**12}.partial",
         f".bundle.{os.getppid()}.partial",
         f".other.{dead}.partial",
@@ -221,6 +221,38 @@ def test_leftovers_of_dead_processes_go_and_those_of_live_ones_stay(tmp_path: Pa
         "bundle",
     ]
     assert _names(tmp_path) == sorted(kept)
+
+
+def test_what_was_moved_away_comes_back_when_its_run_was_killed(tmp_path: Path) -> None:
+    """Killed between the two renames of a replacement: neither old nor new is visible."""
+    dead = _dead_pid()
+    for name in (f".bundle.{dead}.old.partial", f".bundle.{dead}.partial"):
+        (tmp_path / name).mkdir()
+    (tmp_path / f".bundle.{dead}.old.partial" / "old").write_bytes(b"x")
+    recover(tmp_path / "bundle")
+    assert _names(tmp_path) == ["bundle"]
+    assert _names(tmp_path / "bundle") == ["old"]
+    with pytest.raises(OutputError, match="exists already"), new_directory(tmp_path / "bundle"):
+        pytest.fail("the block must not be entered")
+
+
+def test_what_was_moved_away_goes_where_the_new_one_is_in_place(tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / f".bundle.{_dead_pid()}.old.partial").mkdir()
+    recover(tmp_path / "bundle")
+    assert _names(tmp_path) == ["bundle"]
+
+
+def test_a_running_replacement_is_left_alone(tmp_path: Path) -> None:
+    name = f".bundle.{os.getppid()}.old.partial"
+    (tmp_path / name).mkdir()
+    recover(tmp_path / "bundle")
+    assert _names(tmp_path) == [name]
+
+
+def test_there_is_nothing_to_recover_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    recover(tmp_path / "none" / "bundle")
+    assert _names(tmp_path) == []
 
 
 KILLED = """

@@ -15,6 +15,7 @@ from zmask_export.artifacts.manifest import (
     Manifest,
     TensorInfo,
     describe_files,
+    is_bundle,
     read_manifest,
 )
 from zmask_export.errors import BundleError
@@ -92,6 +93,22 @@ def _edit(folder: Path, **changes: Any) -> None:
 def test_a_manifest_comes_back(bundle: Path) -> None:
     assert read_manifest(bundle) == _manifest(bundle)
     assert set(read_manifest(bundle).files) == {"a.engine", "protected.onnx"}
+
+
+def test_what_is_a_bundle_and_what_is_none(bundle: Path, tmp_path: Path) -> None:
+    assert is_bundle(bundle)
+    (bundle / "a.engine").write_bytes(b"damaged")
+    assert is_bundle(bundle)
+    (bundle / "a.engine").unlink()
+    assert is_bundle(bundle)
+    (bundle / "thesis.txt").write_text("mine")
+    assert not is_bundle(bundle)
+    (tmp_path / "empty").mkdir()
+    assert is_bundle(tmp_path / "empty")
+    (tmp_path / "empty" / FILE_NAME).write_text('{"name": "a web app"}')
+    assert not is_bundle(tmp_path / "empty")
+    assert not is_bundle(tmp_path / "empty" / FILE_NAME)
+    assert not is_bundle(tmp_path / "none")
 
 
 def test_a_missing_file_is_named(bundle: Path) -> None:

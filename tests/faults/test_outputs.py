@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.conftest import ONE_THREAD, Inputs, Outcome, assert_refused, contents, zmask
+from tests.conftest import (
+    ONE_THREAD,
+    Inputs,
+    Outcome,
+    assert_refused,
+    contents,
+    link_tree,
+    zmask,
+)
 from zmask_export.runtime.protected import load
 
 NOBODY = 65534
@@ -148,15 +156,24 @@ def test_a_bundle_that_exists_stays(inputs: Inputs, tmp_path: Path) -> None:
     assert contents(tmp_path) == ["there", "there/file"]
 
 
-def test_an_existing_bundle_survives_a_build_that_fails(
-    inputs: Inputs, calibration: Path, tmp_path: Path
-) -> None:
+def test_force_replaces_no_folder_that_is_no_bundle(inputs: Inputs, tmp_path: Path) -> None:
     there = tmp_path / "there"
     there.mkdir()
     (there / "file").write_text("mine")
+    outcome = zmask("build", *inputs.random, "--out", there, "--force")
+    assert_refused(outcome, 5, "is no bundle", "--out")
+    assert contents(tmp_path) == ["there", "there/file"]
+
+
+def test_an_existing_bundle_survives_a_build_that_fails(
+    inputs: Inputs, bundle: Path, calibration: Path, tmp_path: Path
+) -> None:
+    there = link_tree(bundle, tmp_path / "there")
+    before = contents(tmp_path)
     outcome = zmask("build", *inputs.own, "--calibration", calibration, "--out", there, "--force")
     assert_refused(outcome, 4, "another weights")
-    assert contents(tmp_path) == ["there", "there/file"]
+    assert contents(tmp_path) == before
+    load(there)
 
 
 @pytest.mark.parametrize("verb", ["calibrate", "fit", "craft"])

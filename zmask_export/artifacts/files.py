@@ -98,8 +98,8 @@ def new_directory(path: Path, *, force: bool = False) -> Iterator[Path]:
     """A folder that appears at ``path`` whole, or not at all.
 
     Yields a temporary folder beside ``path``; when the block ends well it is renamed to ``path``,
-    when it raises it is removed. A process that is killed leaves only the hidden temporary folder,
-    which the next call for the same ``path`` removes.
+    when it raises it is removed. What a killed process left hidden is cleared up by the next call for
+    the same ``path``, see :func:`recover`.
 
     Args:
         path: where the folder shall be.
@@ -108,12 +108,14 @@ def new_directory(path: Path, *, force: bool = False) -> Iterator[Path]:
     Raises:
         OutputError: ``path`` exists and ``force`` is off, or the disk refuses.
     """
-    if path.exists() and not force:
-        raise OutputError(f"{path} exists already.", fix="Pass --force to replace it, or --out.")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(path)
+        recover(path)
+        if path.exists() and not force:
+            raise OutputError(
+                f"{path} exists already.", fix="Pass --force to replace it, or --out."
+            )
         partial.mkdir()
     except OSError as exc:
         raise output_error(path, exc) from exc
@@ -148,13 +150,29 @@ def _swap(partial: Path, path: Path, *, force: bool) -> None:
         old.unlink(missing_ok=True)
 
 
-def _remove_stale(path: Path) -> None:
-    """Remove what killed runs for ``path`` left; those of running processes stay."""
+def recover(path: Path) -> None:
+    """Clear up what killed runs for ``path`` left; what belongs to running processes stays.
+
+    A run that was killed between moving the old folder away and the new one in loses nothing: the
+    old one comes back.
+
+    Raises:
+        OutputError: the disk refuses.
+    """
     pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)(\.old)?\.partial")
-    for entry in path.parent.iterdir():
-        match = pattern.fullmatch(entry.name)
-        if match and not _alive(int(match[1])):
-            shutil.rmtree(entry, ignore_errors=True)
+    try:
+        for entry in sorted(path.parent.iterdir()) if path.parent.is_dir() else ():
+            match = pattern.fullmatch(entry.name)
+            if match is None or _alive(int(match[1])):
+                continue
+            if match[2] and not path.exists():
+                entry.rename(path)
+            elif entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+    except OSError as exc:
+        raise output_error(path, exc) from exc
 
 
 def _alive(pid: int) -> bool:

@@ -96,6 +96,20 @@ def describe_files(folder: Path) -> dict[str, FileInfo]:
     }
 
 
+def is_bundle(folder: Path) -> bool:
+    """Whether a folder is empty, or holds a manifest and nothing that the manifest does not list."""
+    if not folder.is_dir():
+        return False
+    present = {entry.name for entry in folder.iterdir()}
+    if not present:
+        return True
+    try:
+        manifest = Manifest.model_validate_json((folder / FILE_NAME).read_bytes())
+    except (OSError, ValidationError):
+        return False
+    return present <= {FILE_NAME, *manifest.files}
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of a bundle and check every file of the bundle against it.
 

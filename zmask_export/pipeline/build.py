@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from zmask_export.artifacts.calibration import Calibration
-from zmask_export.artifacts.files import require_writable
-from zmask_export.artifacts.manifest import Manifest
+from zmask_export.artifacts.files import recover, require_writable
+from zmask_export.artifacts.manifest import Manifest, is_bundle
 from zmask_export.attack import patch as patches
 from zmask_export.backends.onnx_runtime import OnnxRuntimeRunner
 from zmask_export.backends.tensorrt import BatchRange, CompiledEngine, compile_engine
@@ -34,6 +34,8 @@ from zmask_export.pipeline.targets import Target, flavours
 from zmask_export.spec import Policy
 from zmask_export.verify.parity import ParityReport, verify
 
+NOISE = "noise"
+"""What stands for a patch where there is none."""
 SCENES = 6
 """Drawn scenes that random weights are calibrated and fitted on."""
 PROBES = 2
@@ -95,12 +97,17 @@ def build(options: BuildOptions, *, reporter: Reporter | None = None) -> Built:
         ZMaskError: of the step that failed; nothing is left at ``options.out``.
     """
     reporter = reporter or Silent()
-    if options.out.exists() and not options.force:
-        raise OutputError(
-            f"{options.out} exists already.", fix="Pass --force to replace it, or --out."
+    require_place(options.out, force=options.force)
+    if options.calibration is not None and options.images is not None:
+        raise UsageError(
+            "With --calibration, the images of --images are not used.",
+            fix="Give the finished calibration, or images to make a new one of.",
         )
-    require_writable(options.out, file=False)
-    if options.batch is None and not 1 <= options.max_batch <= MAX_BATCH:
+    if options.batch is not None and options.max_batch > 1:
+        raise UsageError(
+            "With a fixed --batch, --max-batch has no meaning.", fix="Give one of the two."
+        )
+    if not 1 <= options.max_batch <= MAX_BATCH:
         raise UsageError(
             f"A largest batch of {options.max_batch} is not possible.",
             fix=f"Choose --max-batch between 1 and {MAX_BATCH}.",
@@ -154,6 +161,23 @@ def build(options: BuildOptions, *, reporter: Reporter | None = None) -> Built:
     return Built(options.out, manifest, parity)
 
 
+def require_place(out: Path, *, force: bool) -> None:
+    """Refuse a place for a bundle before the work for it starts.
+
+    Raises:
+        OutputError: it exists and ``force`` is off, it is no bundle, or it cannot be written.
+    """
+    recover(out)
+    if out.exists() and not force:
+        raise OutputError(f"{out} exists already.", fix="Pass --force to replace it, or --out.")
+    if out.exists() and not is_bundle(out):
+        raise OutputError(
+            f"{out} is no bundle, and --force replaces nothing else.",
+            fix="Choose another folder with --out.",
+        )
+    require_writable(out, file=False)
+
+
 def obtain_calibration(
     opened: OpenNetwork, options: BuildOptions, reporter: Reporter
 ) -> tuple[Calibration, Tensor]:
@@ -166,21 +190,24 @@ def obtain_calibration(
         CalibrationError: there is none, or it does not fit the network.
     """
     shipped = opened.shipped
-    named = [(path.name, patches.load(path)) for path in options.patches]
-    if not named and shipped.patch is not None and shipped.patch.exists():
-        named = [(shipped.patch.name, patches.load(shipped.patch))]
-    if not named:
-        named = [("noise", noise_patch(opened.input_size))]
+    paths = options.patches or ((shipped.patch,) if shipped.patch is not None else ())
+    named = [(path.name, patches.load(path)) for path in paths]
+    named = named or [(NOISE, noise_patch(opened.input_size))]
     attack = named[0][1]
     if options.calibration is not None:
-        return load_calibration(options.calibration, opened), attack
+        return load_calibration(options.calibration, opened, may_change=("fill",)), attack
     if options.images is None and not options.network.random_weights:
-        if shipped.calibration is None or options.network.weights is not None:
+        if shipped.calibration is None:
             raise CalibrationError(
                 "These weights have no calibration yet.",
                 fix="Give clean images with --images, or a calibration file with --calibration.",
             )
-        return load_calibration(shipped.calibration, opened), attack
+        return load_calibration(shipped.calibration, opened, may_change=("fill",)), attack
+    if not paths and not options.network.random_weights:
+        raise UsageError(
+            "Fitting needs a patch that was crafted against these weights.",
+            fix="Make one with zmask-export craft, and give it with --patch.",
+        )
     source = source_of(
         options.images, opened.input_size, count=_count(options), on_bad=options.on_bad
     )

@@ -96,10 +96,21 @@ class Protected:
             raise UsageError(
                 f"A threshold of {limit} is not possible.", fix="Give a number of at least 0."
             )
-        outputs = self.runner.run(
-            {"image": batch, "threshold": np.array([limit], dtype=np.float32)}
-        )
-        return [self._result(outputs, row, limit) for row in range(len(batch))]
+        threshold_input = np.array([limit], dtype=np.float32)
+        results: list[Result] = []
+        for group in self._groups(batch):
+            outputs = self.runner.run({"image": group, "threshold": threshold_input})
+            results += [self._result(outputs, row, limit) for row in range(len(group))]
+        return results[: len(batch)]
+
+    def _groups(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """The batch as the graph takes it: whole, or cut to its fixed batch, the last one filled up."""
+        fixed = self.manifest.batch
+        if fixed is None:
+            return [batch]
+        short = -len(batch) % fixed
+        filled = np.concatenate([batch, np.repeat(batch[-1:], short, axis=0)]) if short else batch
+        return np.split(filled, len(filled) // fixed)
 
     def _result(self, outputs: Arrays, row: int, threshold: float) -> Result:
         own = {name: value[row] for name, value in outputs.items()}
