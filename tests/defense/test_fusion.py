@@ -57,10 +57,10 @@ def test_threshold_itself_is_not_flagged() -> None:
     assert fusion.detect(shallow, deep, PARAMETERS, below, (2, 2)).flag.item()
 
 
-def test_nan_is_not_flagged_and_covers_nothing() -> None:
+def test_nan_is_flagged_and_covers_nothing() -> None:
     nan = torch.full((1, 1, 2, 2), torch.nan)
     found = fusion.detect(nan, nan, PARAMETERS, torch.tensor(0.0), (4, 4))
-    assert not found.flag.item()
+    assert found.flag.item()
     assert found.mask.eq(1).all()
 
 

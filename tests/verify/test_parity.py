@@ -127,6 +127,29 @@ def test_graph_of_other_weights_is_caught(calibration: Calibration) -> None:
     assert {c.image for c in result.comparisons if c.problems} == {name for name, _ in IMAGES}
 
 
+@pytest.mark.parametrize("threshold", [0.0, 1e6])
+def test_both_decisions_are_compared_whatever_the_threshold(
+    calibration: Calibration, threshold: float
+) -> None:
+    one_sided = calibration.with_header(threshold=threshold)
+    result = report(one_sided, runner(one_sided))
+    assert result.problems == []
+    assert len(result.comparisons) == 16
+    calibrated, forced = result.comparisons[:8], result.comparisons[8:]
+    assert {c.flag for c in calibrated} == {threshold == 0}
+    assert {c.flag for c in forced} == {threshold > 0}
+    assert all(", threshold " in c.image for c in forced)
+
+
+def test_a_graph_that_never_covers_is_caught_where_nothing_is_flagged(
+    calibration: Calibration,
+) -> None:
+    never = calibration.with_header(threshold=1e6)
+    problems = report(never, runner(never, Policy.DETECT)).problems
+    assert problems
+    assert all("threshold 0" in problem and "outputs off" in problem for problem in problems)
+
+
 def compared(expected: Arrays, threshold: float, **actual: object):
     """The reference against itself with some outputs replaced."""
     return compare("image", 1, expected, expected | actual, threshold, LIMITS)

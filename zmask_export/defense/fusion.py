@@ -36,7 +36,7 @@ def score(shallow: Tensor, deep: Tensor, mask: Tensor) -> Tensor:
     """d = sum(HS * HD * M~) / sum(M~) per image, (N,); 0 where the soft mask sums to 0."""
     total = mask.sum(dim=(1, 2, 3))
     weighted = (shallow * deep * mask).sum(dim=(1, 2, 3))
-    return torch.where(total > 0, weighted / torch.where(total > 0, total, 1.0), 0.0)
+    return weighted / torch.where(total > 0, total, 1.0)
 
 
 def nearest_indices(size_out: int, size_in: int) -> Tensor:
@@ -69,7 +69,7 @@ class Detection:
         shallow, deep: HS, HD (N, 1, HR, WR).
         soft_mask: M~ (N, 1, HR, WR) in (0, 1).
         score: d (N,).
-        flag: d > threshold, bool (N,).
+        flag: d > threshold, bool (N,); True where d is not a number.
         mask: M (N, 1, H, W), 1 = keep, 0 = covered.
     """
 
@@ -95,5 +95,6 @@ def detect(
     """
     soft = soft_mask(shallow, deep, parameters)
     d = score(shallow, deep, soft)
-    flag = d > threshold
+    # Written so that a score that is not a number raises the flag.
+    flag = ~(d <= threshold)
     return Detection(shallow, deep, soft, d, flag, keep_mask(soft, flag, size))

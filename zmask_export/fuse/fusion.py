@@ -48,7 +48,8 @@ def emit_fusion(
     gated = build.op(PART, "Mul", [gate, shallow])
     soft = _soft_threshold(build, gated, parameters[4:])
     score = _score(build, shallow, deep, soft)
-    flag = build.op(PART, "Greater", [score, threshold])
+    # Written so that a score that is not a number raises the flag.
+    flag = build.op(PART, "Not", [build.op(PART, "LessOrEqual", [score, threshold])])
     shaped = build.op(PART, "Reshape", [flag, build.ints(PART, [-1, 1, 1, 1])])
     above = build.op(PART, "Greater", [soft, build.floats(PART, 0.5)])
     covered = build.op(PART, "And", [above, shaped])

@@ -16,6 +16,8 @@ from zmask_export.errors import ParityError
 from zmask_export.evaluate.metrics import mask_iou
 from zmask_export.spec import Spec, Tolerances
 
+FORBIDDING = 1e30
+"""A threshold that no score reaches."""
 _TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -92,6 +94,9 @@ def verify(
 ) -> ParityReport:
     """Run both on the same images, one by one through the reference, in batches through the runner.
 
+    Where the calibrated threshold flags every image or none, all are compared once more at a threshold
+    that decides otherwise, so that covering and not covering are both shown equal.
+
     Args:
         reference: the literal form; its policy must be the graph's.
         runner: what runs the graph.
@@ -106,6 +111,32 @@ def verify(
         expected.append(reference_outputs(reference, image))
         if on_image is not None:
             on_image(index + 1)
+    comparisons = _in_batches(runner, images, expected, threshold, tolerances, batches)
+    decided = {bool(outputs["flag"][0]) for outputs in expected}
+    for flag, forcing in ((True, 0.0), (False, FORBIDDING)):
+        if flag in decided:
+            continue
+        again = [(f"{name}, threshold {forcing:g}", image) for name, image in images]
+        outputs = [reference_outputs(reference, image, forcing) for _, image in again]
+        comparisons += _in_batches(runner, again, outputs, forcing, tolerances, batches)
+    return ParityReport(
+        runner=runner.name,
+        policy=reference.policy.value,
+        threshold=threshold,
+        band=tolerances.score_rtol,
+        tolerances=tolerances,
+        comparisons=tuple(comparisons),
+    )
+
+
+def _in_batches(
+    runner: Runner,
+    images: Sequence[tuple[str, NDArray[np.uint8]]],
+    expected: Sequence[Arrays],
+    threshold: float,
+    tolerances: Tolerances,
+    batches: Sequence[int],
+) -> list[Comparison]:
     comparisons = []
     for batch in batches:
         for start in range(0, len(images), batch):
@@ -121,20 +152,16 @@ def verify(
                 comparisons.append(
                     compare(images[index][0], batch, expected[index], actual, threshold, tolerances)
                 )
-    return ParityReport(
-        runner=runner.name,
-        policy=reference.policy.value,
-        threshold=threshold,
-        band=tolerances.score_rtol,
-        tolerances=tolerances,
-        comparisons=tuple(comparisons),
-    )
+    return comparisons
 
 
-def reference_outputs(reference: ZMask, image: NDArray[np.uint8]) -> Arrays:
-    """The reference's outputs for one image, batch dimension kept."""
+def reference_outputs(
+    reference: ZMask, image: NDArray[np.uint8], threshold: float | None = None
+) -> Arrays:
+    """The reference's outputs for one image, batch dimension kept; see :meth:`ZMask.forward`."""
+    limit = None if threshold is None else torch.tensor(threshold)
     with torch.inference_mode():
-        outputs = reference(torch.from_numpy(to_float([image])))
+        outputs = reference(torch.from_numpy(to_float([image])), limit)
     return {name: value.numpy() for name, value in outputs.items()}
 
 
