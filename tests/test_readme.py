@@ -1,18 +1,17 @@
 """Every command and the Python example of the README, executed as they stand there.
 
-What a reader would bring is put in place: ``mine.pth`` (a checkpoint), ``clean/`` and ``CITYSCAPES``
-(drawn streets). CAMVID is the real data set, where it is at hand.
+What a reader would bring is put in place: ``mine.pth`` (a checkpoint) and ``clean/`` (drawn streets).
+CAMVID is the real data set, where it is at hand.
 """
 
 from __future__ import annotations
 
+import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -24,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text("utf-8")
 CAMVID = ROOT.parent / "shared" / "data" / "camvid"
 COMMANDS = re.findall(r"^    (\S.*)$", TEXT, re.MULTILINE)
-RUNNABLE = [c for c in COMMANDS if re.match(r"(\.venv/bin/|zmask-export )", c)]
+RUNNABLE = [c for c in COMMANDS if re.match(r"(python|zmask-export) ", c)]
 
 pytestmark = pytest.mark.slow
 
@@ -41,26 +40,19 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         network.get_parameter("classification.bias").add_(0.01)
     torch.save({"model_state": network.state_dict()}, folder / "mine.pth")
-    images = folder / "CITYSCAPES" / "leftImg8bit" / "train" / "town"
-    labels = folder / "CITYSCAPES" / "gtFine" / "train" / "town"
-    for path in (folder / "clean", images, labels):
-        path.mkdir(parents=True)
+    (folder / "clean").mkdir()
     for seed in range(2):
-        scene = draw_scene((360, 480), seed)
-        Image.fromarray(scene).save(folder / "clean" / f"{seed}.png")
-        Image.fromarray(scene).save(images / f"town_{seed}_leftImg8bit.png")
-        ids = np.random.default_rng(seed).integers(0, 10, (360, 480), dtype=np.uint8)
-        Image.fromarray(ids).save(labels / f"town_{seed}_gtFine_labelTrainIds.png")
+        Image.fromarray(draw_scene((360, 480), seed)).save(folder / "clean" / f"{seed}.png")
     return folder
 
 
 def execute(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    words = shlex.split(command)
-    if words[0].endswith("python"):
-        words[0] = sys.executable
-    else:
-        words[0:1] = [sys.executable, "-m", "zmask_export.cli.main"]
-    return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    """Run a command as it stands, in a shell whose environment is activated."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(  # noqa: S602
+        command, shell=True, cwd=folder, capture_output=True, text=True, check=False,
+        env=os.environ | {"PATH": path},
+    )  # fmt: skip
 
 
 def test_make_targets_run_what_the_readme_says() -> None:
@@ -102,7 +94,7 @@ def test_command(command: str, demo: Path) -> None:
 
 
 def test_python_example(demo: Path) -> None:
-    assert execute("x/python tools/draw_street.py --out street", demo).returncode == 0
+    assert execute("python tools/draw_street.py --out street", demo).returncode == 0
     code = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)
     assert code is not None
     result = subprocess.run(

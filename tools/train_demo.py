@@ -175,14 +175,17 @@ def main(
     steps = epochs * (len(images) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
     checkpoint = out.with_suffix(".checkpoint.pt")
-    first, best = 0, 0.0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
+    identity = [model, len(images), epochs, batch, lr, *size, *crop, str(init), seed]
+    first, best, score = 0, 0.0, 0.0
+    state = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else {}
+    if state and state["identity"] != identity:
+        raise click.UsageError(f"{checkpoint} is of a run with other settings: move it away.")
+    if state:
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
-        first, best = state["epoch"], state["best"]
+        first, best, score = state["epoch"], state["best"], state["score"]
     started = time.monotonic()
     with Progress() as progress:
         task = progress.add_task("training", total=epochs, completed=first)
@@ -209,6 +212,8 @@ def main(
             progress.console.print(f"{line}, {time.monotonic() - started:.0f} s", highlight=False)
             progress.advance(task)
             state = {
+                "identity": identity,
+                "score": score,
                 "network": network.state_dict(),
                 "average": average.state_dict(),
                 "optimizer": optimizer.state_dict(),

@@ -24,6 +24,10 @@ class Shipped:
     calibration: Path | None
     patch: Path | None
 
+    def settings_alone(self) -> Shipped:
+        """Without the files, which belong to the preset's own weights."""
+        return Shipped(self.preset, None, None, None)
+
 
 def folder() -> Path:
     """Where the shipped files lie: inside the installed package, or in the checkout."""

@@ -25,7 +25,8 @@ Triple = tuple[float, float, float]
 PositiveTriple = tuple[
     Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
 ]
-Side = Annotated[int, Field(ge=1, le=16384)]
+MAX_SIDE = 16384
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Size = tuple[Side, Side]
 
 Registration = Literal["paper", "aligned"]

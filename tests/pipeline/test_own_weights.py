@@ -124,3 +124,47 @@ def test_a_checkpoint_of_other_images_is_ignored(inputs: Inputs, tmp_path: Path)
     assert outcome.code == 0, outcome.err
     assert contents(tmp_path) == ["c"]
     assert np.isfinite(calibrations.load(tmp_path / "c").mean["res_block5"]).all()
+
+
+@pytest.mark.parametrize(
+    ("option", "field"),
+    [("--registration", "registration"), ("--shallow", "shallow"), ("--deep", "deep")],
+)
+def test_a_calibration_of_another_defense_is_refused_not_used_silently(
+    inputs: Inputs, own_bundle: Path, tmp_path: Path, option: str, field: str
+) -> None:
+    values = {"--registration": "paper", "--shallow": "res_block2", "--deep": "res_block5"}
+    calibration = own_bundle / "calibration.safetensors"
+    given = ("--calibration", calibration, option, values[option])
+    outcome = zmask("build", *inputs.own, *given, "--target", "onnx", "--out", tmp_path / "x")
+    assert outcome.code == 4
+    assert f"has {field} " in outcome.err
+    assert contents(tmp_path) == []
+
+
+def test_the_fill_may_change_at_build_and_the_registration_at_fit(
+    inputs: Inputs, own_bundle: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "paper.safetensors"
+    fitted = zmask(
+        "fit", *inputs.own, "--calibration", own_bundle / "calibration.safetensors",
+        "--images", inputs.images, "--patch", inputs.patch, "--epochs", "1",
+        "--registration", "paper", "--out", path,
+    )  # fmt: skip
+    assert fitted.code == 0, fitted.err
+    before = calibrations.load(own_bundle / "calibration.safetensors").header.defense
+    assert calibrations.load(path).header.defense.registration == "paper" != before.registration
+    fill = "black" if before.fill == "mean" else "mean"
+    built = zmask(
+        "build", *inputs.own, "--calibration", path, "--registration", "paper", "--fill", fill,
+        "--target", "onnx", "--out", tmp_path / "bundle",
+    )  # fmt: skip
+    assert built.code == 0, built.err
+    assert load(tmp_path / "bundle").manifest.fill == fill
+
+
+def test_images_of_own_weights_need_a_patch_of_theirs(inputs: Inputs, tmp_path: Path) -> None:
+    outcome = zmask("build", *inputs.own, "--images", inputs.images, "--out", tmp_path / "x")
+    assert outcome.code == 2
+    assert "crafted against these weights" in outcome.err
+    assert "zmask-export craft" in outcome.err

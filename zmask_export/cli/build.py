@@ -44,7 +44,8 @@ from zmask_export.cli.options import PATH, as_json, network_from, network_option
     "--compute-capability",
     "capabilities",
     multiple=True,
-    help="GPU generation of a tensorrt-rtx engine, such as 8.9; repeatable. Default: all.",
+    help="GPU generation of a tensorrt-rtx engine, such as 8.9; repeatable. Default: the compiler's own "
+    "choice, 8.0, 8.6, 8.9 and 12.",
 )
 @click.option("--raw-taps", is_flag=True, help="Also output the tapped activations.")
 @on_bad_image

@@ -20,7 +20,7 @@ from zmask_export.cli.options import PATH, as_json, network_from, network_option
 @click.option("--limit", default=500, show_default=True, help="At most this many images.")
 @click.option("--epochs", type=click.IntRange(1), default=15, show_default=True)
 @click.option("--target-fpr", type=float, help="Clean images that may be flagged, such as 0.01.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @on_bad_image
 @as_json
 def command(
@@ -38,23 +38,25 @@ def command(
 ) -> None:
     """Fit the fusion block and choose the threshold.
 
-    Every image is used clean and with each patch pasted at a random place.
+    Every image is used clean and with each patch pasted at a random place. Kernels, grid and registration
+    may differ from those that the statistics were measured with.
 
     \b
-    Example:
+    Examples:
       zmask-export fit --model icnet --calibration icnet.safetensors --images clean/ --patch p.png
+      zmask-export fit ... --registration paper --out paper.safetensors
     """
     from zmask_export.artifacts.files import require_writable
     from zmask_export.calibrate.fit import FitSettings
     from zmask_export.cli.console import ConsoleReporter
     from zmask_export.data.images import ImageFolder
-    from zmask_export.pipeline.fit import FitOptions, fit, load_patches
+    from zmask_export.pipeline.fit import REFITTED, FitOptions, fit, load_patches
     from zmask_export.pipeline.network import load_calibration, open_network
 
     target = out or calibration
     require_writable(target)
     opened = open_network(network_from(network))
-    statistics = load_calibration(calibration, opened)
+    statistics = load_calibration(calibration, opened, may_change=REFITTED)
     attack = list(zip((p.name for p in patches), load_patches(patches), strict=True))
     folder = ImageFolder(images, opened.input_size, on_bad=on_bad_image, limit=limit)
     options = FitOptions(FitSettings(epochs=epochs, seed=seed), target_fpr)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from zmask_export.errors import UsageError
+from zmask_export.spec import MAX_SIDE
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -26,11 +27,13 @@ class SizeType(click.ParamType):  # type: ignore[type-arg]
         if isinstance(value, tuple):
             return value
         height, cross, width = str(value).lower().partition("x")
-        if not (cross and height.isdigit() and width.isdigit() and int(height) and int(width)):
+        sides = [int(side) for side in (height, width) if side.isdecimal() and len(side) < 6]
+        if not cross or len(sides) != 2 or not all(1 <= side <= MAX_SIDE for side in sides):
             raise UsageError(
-                f"{value!r} is no size.", fix="Give height x width in pixels, such as 360x480."
+                f"{value!r} is no size.",
+                fix=f"Give height x width in pixels up to {MAX_SIDE}, such as 360x480.",
             )
-        return int(height), int(width)
+        return sides[0], sides[1]
 
 
 def network_options(function: Function) -> Function:

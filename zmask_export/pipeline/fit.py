@@ -21,6 +21,8 @@ from zmask_export.evaluate.metrics import mask_iou
 from zmask_export.pipeline.network import OpenNetwork
 from zmask_export.pipeline.progress import Reporter, Silent
 
+REFITTED = ("shallow_kernels", "deep_kernels", "grid", "registration", "fill")
+"""Fields of the defense that statistics do not depend on: a fit may change them."""
 DEAD_GATE = 0.02
 """A deep gate whose range over the fit set is below this does not act."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,9 @@ from zmask_export.spec import (
     Size,
     explain,
 )
+
+MOST_CLASSES = 256
+"""Predictions are uint8."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,20 @@ class NetworkOptions:
 
 @dataclass(frozen=True)
 class OpenNetwork:
-    """A network ready to be calibrated, attacked or exported."""
+    """A network ready to be calibrated, attacked or exported.
+
+    Attributes:
+        entry: what it is registered as.
+        network: with its weights, in eval mode.
+        classes: number of classes.
+        preprocess: its normalisation.
+        weights_sha256: fingerprint of the weights.
+        input_size: (H, W).
+        defense: of the preset, changed by what the user said.
+        asked: the fields of ``defense`` that the user named, by option or by a preset.
+        preset: where everything else comes from.
+        shipped: the preset's files; none where the weights are not the preset's.
+    """
 
     entry: ModelEntry
     network: nn.Module
@@ -67,6 +84,7 @@ class OpenNetwork:
     weights_sha256: str
     input_size: Size
     defense: DefenseSpec
+    asked: frozenset[str]
     preset: Preset
     shipped: presets.Shipped
 
@@ -97,7 +115,7 @@ def open_network(options: NetworkOptions) -> OpenNetwork:
         raise UsageError(
             "--weights and --random-weights exclude each other.", fix="Leave out one of them."
         )
-    path = options.weights or shipped.weights
+    path = None if options.random_weights else options.weights or shipped.weights
     if options.random_weights:
         network, classes = weights.random_network(entry), entry.classes
     elif path is not None:
@@ -106,6 +124,11 @@ def open_network(options: NetworkOptions) -> OpenNetwork:
         raise UsageError(
             f"The preset {options.preset!r} brings no weights.",
             fix="Give --weights FILE, or ask for --random-weights.",
+        )
+    if classes > MOST_CLASSES:
+        raise UsageError(
+            f"A network of {classes} classes is more than the {MOST_CLASSES} that a prediction holds.",
+            fix="Use a network with fewer classes.",
         )
     preprocess = entry.preprocess
     if options.preprocess is not None:
@@ -124,8 +147,9 @@ def open_network(options: NetworkOptions) -> OpenNetwork:
         weights_sha256=weights.fingerprint(network),
         input_size=size,
         defense=_defense(options, entry, shipped.preset),
+        asked=_asked(options, shipped.preset),
         preset=shipped.preset,
-        shipped=shipped,
+        shipped=shipped if path == shipped.weights else shipped.settings_alone(),
     )
     # An unknown tap is refused here, before anything long starts.
     resolve(network, opened.bare().paths)
@@ -144,24 +168,41 @@ def _preprocess(name: str) -> Preprocess:
 def _defense(options: NetworkOptions, entry: ModelEntry, preset: Preset) -> DefenseSpec:
     try:
         defense = preset.defense(options.shallow or entry.shallow, options.deep or entry.deep)
-        changes = {
-            "shallow": options.shallow or defense.shallow,
-            "deep": options.deep or defense.deep,
-            "registration": options.registration or defense.registration,
-            "fill": options.fill or defense.fill,
-        }
-        return DefenseSpec.model_validate(defense.model_dump() | changes)
     except ValidationError as exc:
         raise UsageError(
             f"The defense's settings are wrong: {explain(exc)}.", fix="Correct the preset."
         ) from exc
+    changes = {
+        "shallow": options.shallow or defense.shallow,
+        "deep": options.deep or defense.deep,
+        "registration": options.registration or defense.registration,
+        "fill": options.fill or defense.fill,
+    }
+    return _changed(defense, changes)
 
 
-def load_calibration(path: Path, opened: OpenNetwork) -> Calibration:
-    """A calibration file, checked against the network it shall protect.
+def _asked(options: NetworkOptions, preset: Preset) -> frozenset[str]:
+    fields = {"shallow", "deep", "registration", "fill"}
+    asked = {name for name in fields if getattr(options, name)}
+    if options.preset is not None:
+        asked |= {"shallow_kernels", "deep_kernels", "grid", "registration", "fill"}
+        asked |= {name for name in ("shallow", "deep") if getattr(preset, name) is not None}
+    return frozenset(asked)
+
+
+def load_calibration(
+    path: Path, opened: OpenNetwork, *, may_change: Iterable[str] = ()
+) -> Calibration:
+    """A calibration file, checked against the network it shall protect and the defense asked for.
+
+    Args:
+        path: the file.
+        opened: the network.
+        may_change: fields of the defense that the file need not agree on: it takes what was asked for.
 
     Raises:
-        CalibrationError: damaged, or of another network, other weights, normalisation or input size.
+        CalibrationError: damaged, or of another network, other weights, normalisation, input size or
+            defense.
     """
     calibration = calibrations.load(path)
     header = calibration.header
@@ -178,4 +219,27 @@ def load_calibration(path: Path, opened: OpenNetwork) -> Calibration:
                 fix="Calibrate this network with zmask-export calibrate and fit, or give its own "
                 "file with --calibration.",
             )
-    return calibration
+    changes = {}
+    for field in sorted(opened.asked):
+        calibrated, given = getattr(header.defense, field), getattr(opened.defense, field)
+        if calibrated == given:
+            continue
+        if field not in may_change:
+            raise CalibrationError(
+                f"The calibration {path} has {field} {calibrated}, not {given} as asked for.",
+                fix="Leave that out, or make another calibration: fit takes other kernels, grid and "
+                "registration, calibrate other taps.",
+            )
+        changes[field] = given
+    if not changes:
+        return calibration
+    return calibration.with_header(defense=_changed(header.defense, changes))
+
+
+def _changed(defense: DefenseSpec, changes: Mapping[str, object]) -> DefenseSpec:
+    try:
+        return DefenseSpec.model_validate({**defense.model_dump(), **changes})
+    except ValidationError as exc:
+        raise UsageError(
+            f"The defense's settings are wrong: {explain(exc)}.", fix="Correct the preset."
+        ) from exc
