@@ -21,7 +21,7 @@ class Source:
 
     def __init__(self, count: int, stop: int | None = None) -> None:
         self.size = SIZE
-        self.rule = "error"
+        self.rule = self.version = "error"
         self.names = [f"image-{index}" for index in range(count)]
         self.stop = stop
         self.starts: list[int] = []

@@ -26,9 +26,12 @@ BAD = ImageError("It is bad.", fix="Leave it out.")
 class Source:
     """Seeded pictures; those in ``bad`` are left out; stops with Ctrl-C at ``stop``."""
 
-    def __init__(self, count: int, *, bad: tuple[int, ...] = (), stop: int | None = None) -> None:
+    def __init__(
+        self, count: int, *, bad: tuple[int, ...] = (), stop: int | None = None, version: str = "1"
+    ) -> None:
         self.size = SIZE
         self.rule = "skip"
+        self.version = version
         self.names = [f"image-{index}" for index in range(count)]
         self.bad = bad
         self.stop = stop
@@ -140,8 +143,13 @@ def test_a_checkpoint_of_the_same_run_is_used(checkpoint: Path) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"identity": "other weights"}, {"batch": 3}, {"source": Source(7)}],
-    ids=["identity", "batch", "images"],
+    [
+        {"identity": "other weights"},
+        {"batch": 3},
+        {"source": Source(7)},
+        {"source": Source(6, version="2")},
+    ],
+    ids=["identity", "batch", "images", "other files of the same names"],
 )
 def test_a_checkpoint_of_another_run_is_ignored(
     checkpoint: Path, changes: dict[str, object]

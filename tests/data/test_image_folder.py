@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -156,3 +157,14 @@ def test_drawn_scenes_are_those_of_their_seeds() -> None:
     (last,) = source.frames(2)
     assert last is not None
     assert last.digest == frames[2].digest
+
+
+def test_a_changed_file_makes_another_version(folder: Path) -> None:
+    before = ImageFolder(folder, SIZE)
+    assert ImageFolder(folder, SIZE).version == before.version
+    path = before.paths[0]
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    touched = ImageFolder(folder, SIZE)
+    assert (touched.names, touched.version != before.version) == (before.names, True)
+    path.write_bytes(path.read_bytes() + b" ")
+    assert ImageFolder(folder, SIZE).version not in (before.version, touched.version)

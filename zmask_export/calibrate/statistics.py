@@ -140,7 +140,7 @@ def _batches(frames: Iterator[Frame | None], size: int) -> Iterator[tuple[list[F
 
 def _identity(identity: str, source: ImageSource, batch: int) -> str:
     names = "\n".join(source.names)
-    text = f"{identity}\n{source.size}\n{source.rule}\n{batch}\n{names}"
+    text = f"{identity}\n{source.size}\n{source.rule}\n{source.version}\n{batch}\n{names}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 

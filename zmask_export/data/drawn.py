@@ -15,7 +15,7 @@ class DrawnScenes:
 
     def __init__(self, size: tuple[int, int], count: int, first: int = 0) -> None:
         self.size = size
-        self.rule = "drawn"
+        self.rule = self.version = "drawn"
         self.names = [f"scene-{seed}" for seed in range(first, first + count)]
         self._first = first
 

@@ -8,6 +8,7 @@ network's images. Nothing is cropped or padded.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import re
@@ -171,11 +172,13 @@ class ImageSource(Protocol):
         size: (H, W) of every image.
         names: one a file; part of what identifies the set.
         rule: how bad files are treated; likewise.
+        version: another where a file was changed or the set is another one of the same names.
     """
 
     size: tuple[int, int]
     names: list[str]
     rule: str
+    version: str
 
     def frames(
         self, start: int = 0, *, on_skip: Callable[[ImageError], None] | None = None
@@ -211,6 +214,7 @@ class ImageFolder:
         self.rule: str = on_bad
         self.paths = spread(list_images(root), limit)
         self.names = [path.relative_to(root).as_posix() for path in self.paths]
+        self.version = _version(self.paths)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -271,6 +275,15 @@ def list_images(root: Path) -> list[Path]:
             fix=f"Give a folder with images ({', '.join(sorted(SUFFIXES))}).",
         )
     return found
+
+
+def _version(paths: list[Path]) -> str:
+    """sha256 over sizes and times of change: reading all files again would cost what a resume saves."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with contextlib.suppress(OSError):  # a file that is gone is named when it is read
+            digest.update(f"{path.stat().st_size} {path.stat().st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def spread(paths: list[Path], limit: int | None) -> list[Path]:
