@@ -101,6 +101,6 @@ def test_a_bad_image_behind_good_ones_keeps_what_was_written(
     outcome = zmask("run", bundle, inputs.image, tmp_path / "bad.png", "--out", out)
     assert outcome.code == 4
     assert json.loads(outcome.out)["image"] == str(inputs.image)
-    assert contents(out) == sorted(
-        f"0000-0.{kind}.png" for kind in ("mask", "overlay", "prediction")
-    )
+    pictures = [f"0000-0.{kind}.png" for kind in ("mask", "overlay", "prediction")]
+    assert contents(out) == [*pictures, "results.jsonl"]
+    assert (out / "results.jsonl").read_text() == outcome.out

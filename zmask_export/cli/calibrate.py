@@ -94,7 +94,10 @@ def _calibrate(opened: OpenNetwork, images: Any, out: Path, batch: int, as_json:
         click.echo(json.dumps(record))
         return
     click.echo(f"{out}: {len(header.defense.taps)} taps over {header.images} images")
-    click.echo(f"Next: zmask-export fit --model {header.model} --calibration {out} --patch PNG ...")
+    click.echo(
+        f"Next: zmask-export fit --model {header.model} --calibration {out} --images FOLDER "
+        "--patch PNG, and the same options for the network"
+    )
 
 
 def _select(

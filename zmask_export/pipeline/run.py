@@ -83,25 +83,28 @@ def run(
     reporter = reporter or Silent()
     files = expand(paths)
     lines = []
-    for index, path in enumerate(files):
-        try:
-            image = images.read(path, convert=options.on_bad == "convert")
-            image = images.resize(image, engine.manifest.input_size, name=str(path))
-        except ImageError as exc:
-            if options.on_bad != "skip":
-                raise
-            reporter.note(f"left out: {exc.what}")
-            continue
-        result = engine.run(images.to_float([image]), threshold=options.threshold)[0]
-        written: dict[str, str] = {}
-        if options.out is not None:
-            stem = path.stem if len(files) == 1 else f"{index:04d}-{path.stem}"
-            written = _write(options.out, stem, image, result, engine.manifest.classes)
-        record = _record(path, result, engine.manifest.classes, written)
-        lines.append(record.model_dump_json())
-        yield record
-    if options.out is not None:
-        write_text(options.out / LINES_FILE, "".join(f"{line}\n" for line in lines))
+    try:
+        for index, path in enumerate(files):
+            try:
+                image = images.read(path, convert=options.on_bad == "convert")
+                image = images.resize(image, engine.manifest.input_size, name=str(path))
+            except ImageError as exc:
+                if options.on_bad != "skip":
+                    raise
+                reporter.note(f"left out: {exc.what}")
+                continue
+            result = engine.run(images.to_float([image]), threshold=options.threshold)[0]
+            written: dict[str, str] = {}
+            if options.out is not None:
+                stem = path.stem if len(files) == 1 else f"{index:04d}-{path.stem}"
+                written = _write(options.out, stem, image, result, engine.manifest.classes)
+            record = _record(path, result, engine.manifest.classes, written)
+            lines.append(record.model_dump_json())
+            yield record
+    finally:
+        # Also where an image ends the run: the lines are those of the pictures that are there.
+        if options.out is not None and lines:
+            write_text(options.out / LINES_FILE, "".join(f"{line}\n" for line in lines))
 
 
 def _write(
