@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -20,6 +20,8 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+
+AnySpec = TypeVar("AnySpec", bound=Spec)
 
 Triple = tuple[float, float, float]
 PositiveTriple = tuple[
@@ -176,7 +178,17 @@ class Preset(Spec):
 
 
 def load_preset(path: Path) -> Preset:
-    """Read a preset file (YAML).
+    """Read a preset file; see :func:`load_yaml`."""
+    return load_yaml(path, Preset, "preset")
+
+
+def load_yaml(path: Path, kind: type[AnySpec], what: str) -> AnySpec:
+    """Read a spec from a YAML file. Validators find the file's folder in their context.
+
+    Args:
+        path: the file.
+        kind: the spec's class.
+        what: what messages call it.
 
     Raises:
         UsageError: no such file.
@@ -186,21 +198,21 @@ def load_preset(path: Path) -> Preset:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         raise UsageError(
-            f"The preset {path} cannot be read.", fix="Give the path of a YAML preset file."
+            f"The {what} {path} cannot be read.", fix=f"Give the path of a YAML {what} file."
         ) from exc
     try:
         content = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
         raise InputError(
-            f"The preset {path} is not valid YAML ({' '.join(str(exc).split())}).",
-            fix="Correct the file; the shipped presets show the form.",
+            f"The {what} {path} is not valid YAML ({' '.join(str(exc).split())}).",
+            fix="Correct the file; the README and the shipped files show the form.",
         ) from exc
     try:
-        return Preset.model_validate(content)
+        return kind.model_validate(content, context={"folder": path.parent})
     except ValidationError as exc:
         raise InputError(
-            f"The preset {path} is wrong: {explain(exc)}.",
-            fix="Correct the named field; the shipped presets show the form.",
+            f"The {what} {path} is wrong: {explain(exc)}.",
+            fix="Correct the named field; the README and the shipped files show the form.",
         ) from exc
 
 

@@ -7,22 +7,21 @@ Tensors: ``mean/<tap>`` and ``std/<tap>`` (float32, shape (C,)) and, once fitted
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
+from pydantic import Field
 from safetensors.numpy import save as save_tensors
 
 from zmask_export.artifacts.files import write_bytes
+from zmask_export.artifacts.headed import read_headed
 from zmask_export.errors import CalibrationError
-from zmask_export.spec import DefenseSpec, Preprocess, Size, Spec, explain
+from zmask_export.spec import DefenseSpec, Preprocess, Size, Spec
 
 FORMAT_VERSION = 1
 _KEY = "zmask-export"
@@ -153,20 +152,14 @@ def load(path: Path) -> Calibration:
             f"The calibration {path} cannot be read ({exc.strerror}).",
             fix="Run zmask-export calibrate, or give the right path with --calibration.",
         ) from exc
-    try:
-        tensors = load_tensors(data)
-        size = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + size]).get("__metadata__") or {}
-    except (SafetensorError, ValueError, KeyError, RecursionError) as exc:
-        raise _bad(path, "is cut short or no safetensors file") from exc
-    if _KEY not in metadata:
-        raise _bad(path, "is a safetensors file, but not one of zmask-export")
-    try:
-        header = CalibrationHeader.model_validate_json(metadata[_KEY])
-    except ValidationError as exc:
-        raise _bad(path, f"has a wrong header: {explain(exc)}") from exc
-    if header.format_version != FORMAT_VERSION:
-        raise _bad(path, f"has format version {header.format_version}, not {FORMAT_VERSION}")
+    header, tensors = read_headed(
+        data,
+        _KEY,
+        CalibrationHeader,
+        FORMAT_VERSION,
+        foreign="is a safetensors file, but not one of zmask-export",
+        bad=functools.partial(_bad, path),
+    )
     return _assemble(path, header, tensors)
 
 

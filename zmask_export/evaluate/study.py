@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
-from zmask_export.errors import InputError, UsageError
-from zmask_export.spec import Spec, explain
+from zmask_export.spec import Spec, load_yaml
 
 QUICK_IMAGES = 4
 QUICK_RESAMPLES = 100
@@ -154,28 +152,5 @@ class Study(Spec):
 
 
 def load_study(path: Path) -> Study:
-    """Read a study's description; relative paths in it start at its folder.
-
-    Raises:
-        UsageError: no such file.
-        InputError: not YAML, or a field is missing, unknown or out of range (named).
-    """
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise UsageError(
-            f"The study {path} cannot be read.", fix="Give the path of a YAML file."
-        ) from exc
-    try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as exc:
-        raise InputError(
-            f"The study {path} is not valid YAML ({' '.join(str(exc).split())}).",
-            fix="Correct the file.",
-        ) from exc
-    try:
-        return Study.model_validate(content, context={"folder": path.parent})
-    except ValidationError as exc:
-        raise InputError(
-            f"The study {path} is wrong: {explain(exc)}.", fix="Correct the named field."
-        ) from exc
+    """Read a study's description; relative paths in it start at its folder. See ``spec.load_yaml``."""
+    return load_yaml(path, Study, "study")

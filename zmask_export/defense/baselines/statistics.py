@@ -6,7 +6,7 @@ Tensors: ``hyperneuron/mean`` and ``hyperneuron/std`` (float32, (C, h, w)), ``fp
 
 from __future__ import annotations
 
-import json
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,16 +14,15 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
+from pydantic import Field
 from safetensors.numpy import save as save_tensors
 
 from zmask_export.artifacts.files import write_bytes
+from zmask_export.artifacts.headed import read_headed
 from zmask_export.defense.baselines.fpda import Fpda
 from zmask_export.defense.baselines.hyperneuron import HyperNeuron
 from zmask_export.errors import CalibrationError
-from zmask_export.spec import Preprocess, Size, Spec, explain
+from zmask_export.spec import Preprocess, Size, Spec
 
 FORMAT_VERSION = 1
 _KEY = "zmask-export-rivals"
@@ -93,20 +92,14 @@ def load(path: Path, *, positive: bool = False) -> RivalStatistics:
         data = path.read_bytes()
     except OSError as exc:
         raise _bad(path, f"cannot be read ({exc.strerror})") from exc
-    try:
-        tensors = load_tensors(data)
-        size = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + size]).get("__metadata__") or {}
-    except (SafetensorError, ValueError, KeyError, RecursionError) as exc:
-        raise _bad(path, "is cut short or no safetensors file") from exc
-    if _KEY not in metadata:
-        raise _bad(path, "holds no statistics of HN and FPDA")
-    try:
-        header = RivalHeader.model_validate_json(metadata[_KEY])
-    except ValidationError as exc:
-        raise _bad(path, f"has a wrong header: {explain(exc)}") from exc
-    if header.format_version != FORMAT_VERSION:
-        raise _bad(path, f"has format version {header.format_version}, not {FORMAT_VERSION}")
+    header, tensors = read_headed(
+        data,
+        _KEY,
+        RivalHeader,
+        FORMAT_VERSION,
+        foreign="holds no statistics of HN and FPDA",
+        bad=functools.partial(_bad, path),
+    )
     neurons, positions = (_pair(path, tensors, name) for name in _SHAPES)
     if neurons[0].shape[1:] != positions[0].shape:
         raise _bad(path, "has statistics of HN and FPDA of different sizes")
