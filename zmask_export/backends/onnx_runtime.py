@@ -47,7 +47,9 @@ class OnnxRuntimeRunner:
         options.intra_op_num_threads = threads
         # Asking for CUDA where no GPU is prints loader errors: look before asking.
         cuda = gpu_count() > 0 and "CUDAExecutionProvider" in ort.get_available_providers()
-        providers = (["CUDAExecutionProvider"] if cuda else []) + ["CPUExecutionProvider"]
+        # The parity contract is for float32: ONNX Runtime would take TF32 on a GPU.
+        on_gpu = [("CUDAExecutionProvider", {"use_tf32": 0})] if cuda else []
+        providers = [*on_gpu, "CPUExecutionProvider"]
         try:
             self._session = ort.InferenceSession(model, options, providers=providers)
         except Exception as exc:  # ONNX Runtime's errors share no base class but this
