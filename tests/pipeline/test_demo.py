@@ -17,30 +17,25 @@ from tests.conftest import command, zmask
 from zmask_export import presets
 from zmask_export.data.scene import draw_scene
 
-DEMO = presets.folder() / "icnet"
+DEMOS = ("icnet", "ddrnet")
 CAMVID = Path(__file__).parents[3] / "shared" / "data" / "camvid"
 SIZE = (360, 480)
 MOST_S = 90
 MOST_BYTES = 4e9
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not all((DEMO / f).exists() for f in ("calibration.safetensors", "patch.png")),
-        reason="the demo's calibration or patch is not in this checkout",
-    ),
-]
+pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped demo, built within its limits of time and memory."""
+@pytest.fixture(scope="module", params=DEMOS)
+def demo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shipped demo, built within its limits of time and memory."""
     folder = tmp_path_factory.mktemp("demo")
-    out = folder / "icnet"
+    model = str(request.param)
+    out = folder / model
     started = time.monotonic()
     with (folder / "log").open("w") as log:
         build = subprocess.Popen(
-            command("build", "--model", "icnet", "--out", out), stdout=log, stderr=log
+            command("build", "--model", model, "--out", out), stdout=log, stderr=log
         )
         _, status, usage = os.wait4(build.pid, 0)
     took = time.monotonic() - started
@@ -55,7 +50,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_demo_finds_its_patch_and_leaves_a_clean_street_alone(
     demo: Path, tmp_path: Path
 ) -> None:
-    with Image.open(DEMO / "patch.png") as picture:
+    with Image.open(presets.folder() / demo.name / "patch.png") as picture:
         patch = np.asarray(picture)
     clean = draw_scene(SIZE, 0)
     top, left = 120, 200
@@ -79,7 +74,15 @@ def test_the_demo_finds_its_patch_and_leaves_a_clean_street_alone(
 
 @pytest.mark.skipif(not CAMVID.is_dir(), reason="CamVid is not beside this checkout")
 def test_the_demo_on_camvid(demo: Path) -> None:
-    given = ("--data", CAMVID, "--patch", DEMO / "patch.png", "--limit", "12", "--json")
+    given = (
+        "--data",
+        CAMVID,
+        "--patch",
+        presets.folder() / demo.name / "patch.png",
+        "--limit",
+        "12",
+        "--json",
+    )
     outcome = zmask("evaluate", demo, *given)
     assert outcome.code == 0, outcome.err
     assert outcome.record["images"] == 12

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,14 +11,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from zmask_export.attack.placement import Placement, paste, patch_masks, random_placement
+from zmask_export.attack.placement import (
+    Placement,
+    grid_targets,
+    paste,
+    patch_masks,
+    random_placement,
+)
 from zmask_export.attack.transforms import Appearance, vary
 from zmask_export.data.images import to_float
 from zmask_export.defense import fusion
 from zmask_export.defense.zmask import Heatmaps
 from zmask_export.errors import DatasetError, PatchError
 from zmask_export.models.bare import BareNetwork
-from zmask_export.spec import Size
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class FitSet:
 def collect(
     bare: BareNetwork,
     heatmaps: Heatmaps,
-    images: Sequence[NDArray[np.uint8]],
+    images: Iterable[NDArray[np.uint8]],
     patches: Sequence[Tensor],
     settings: FitSettings,
     *,
@@ -70,7 +75,7 @@ def collect(
     Args:
         bare: network with the defense's taps.
         heatmaps: the defense's heatmaps.
-        images: uint8 (H, W, 3), all of one size.
+        images: uint8 (H, W, 3), all of one size; one is held at a time.
         patches: patches (3, h, w) in [0, 1].
         settings: EOT ranges and seed.
         on_image: told the number of images done.
@@ -79,10 +84,11 @@ def collect(
         DatasetError: no image or no patch.
         PatchError: a patch is larger than the images.
     """
-    if not images or not patches:
-        raise DatasetError(
-            "A fit needs at least one image and one patch.", fix="Give --images and --patch."
-        )
+    nothing = DatasetError(
+        "A fit needs at least one image and one patch.", fix="Give --images and --patch."
+    )
+    if not patches:
+        raise nothing
     grid = heatmaps.defense.grid
     shallow, deep, target, patched = [], [], [], []
     for index, array in enumerate(images):
@@ -102,20 +108,15 @@ def collect(
             maps = heatmaps(features)
         shallow.append(maps["shallow"])
         deep.append(maps["deep"])
-        target.append(_targets(places, size, grid))
+        target += [torch.zeros(1, 1, *grid), grid_targets(patch_masks(places, size), grid)]
         patched += [False] + [True] * len(patches)
         if on_image is not None:
             on_image(index + 1)
+    if not shallow:
+        raise nothing
     return FitSet(
         torch.cat(shallow).clone(), torch.cat(deep).clone(), torch.cat(target), np.array(patched)
     )
-
-
-def _targets(places: Sequence[Placement], size: Size, grid: Size) -> Tensor:
-    """Patch masks on the grid: 1 where at least half a grid cell lies under the patch."""
-    masks = patch_masks(places, size)[:, None].float()
-    covered = (F.interpolate(masks, grid, mode="area") >= 0.5).float()
-    return torch.cat([torch.zeros(1, 1, *grid), covered])
 
 
 def fit_fusion(

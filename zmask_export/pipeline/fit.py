@@ -83,12 +83,9 @@ def fit(
         {tap: torch.from_numpy(v) for tap, v in calibration.std.items()},
         form="deployed",
     )
-    clean = [
-        frame.image
-        for frame in images.frames(on_skip=lambda e: reporter.note(f"left out: {e.what}"))
-        if frame is not None
-    ]
-    with reporter.bar("heatmaps", len(clean)) as advance:
+    frames = images.frames(on_skip=lambda e: reporter.note(f"left out: {e.what}"))
+    clean = (frame.image for frame in frames if frame is not None)
+    with reporter.bar("heatmaps", len(images.names)) as advance:
         data = collect(
             opened.bare(defense),
             heatmaps,
