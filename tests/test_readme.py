@@ -40,6 +40,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         network.get_parameter("classification.bias").add_(0.01)
     torch.save({"model_state": network.state_dict()}, folder / "mine.pth")
+    described = re.search(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+    assert described is not None
+    (folder / "study.yaml").write_text(described[1])
     (folder / "clean").mkdir()
     for seed in range(2):
         Image.fromarray(draw_scene((360, 480), seed)).save(folder / "clean" / f"{seed}.png")
@@ -84,7 +87,7 @@ def test_command(command: str, demo: Path) -> None:
         command += " --images 2" if " craft " in command else " --limit 4"
     if " build " in command:
         command += " --force --target onnx"
-    if " craft " in command:
+    if " craft " in command and "--random" not in command:
         command += " --epochs 1"
         command = command.replace("patch.png", "crafted.png")
     elif "patch patch.png" in command:
