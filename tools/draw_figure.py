@@ -21,8 +21,8 @@ from zmask_export.data.images import to_float
 from zmask_export.data.scene import draw_scene
 from zmask_export.pipeline.probe import with_patch
 from zmask_export.runtime import pictures
+from zmask_export.runtime.protected import NEVER
 
-OFF = 1e30
 GAP, BAR = 8, 22
 
 
@@ -49,7 +49,7 @@ def main(bundle: Path, out: Path, scene: int, place: int) -> None:
     if shipped.patch is None:
         raise SystemExit("the network ships no patch")
     patched = with_patch(clean, patches.load(shipped.patch), np.random.default_rng(place))
-    bare = engine.run(to_float([patched]), threshold=OFF)[0]
+    bare = engine.run(to_float([patched]), threshold=NEVER)[0]
     defended = engine.run(to_float([patched]))[0]
     quiet = engine.run(to_float([clean]))[0]
     rows = (

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from zmask_export.defense.zmask import ZMask
 from zmask_export.models.bare import BareNetwork
-from zmask_export.runtime.protected import Protected
+from zmask_export.runtime.protected import NEVER, Protected
 
 Image = NDArray[np.float32]
 """One image, (1, 3, H, W), RGB in [0, 1]."""
@@ -24,9 +24,6 @@ Inside = NDArray[np.bool_]
 """Where the patch lies, (H, W)."""
 Filter = Callable[[Image, Inside], Image]
 """What is done to an image before the network sees it."""
-
-OFF = 1e30
-"""A threshold that no score reaches: an engine then behaves as the bare network."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ class EngineNetwork:
         self.colour = manifest.preprocess.rgb_mean if manifest.fill == "mean" else black
 
     def bare(self, image: Image) -> Outcome:
-        return Outcome(self._engine.run(image, threshold=OFF)[0].prediction)
+        return Outcome(self._engine.run(image, threshold=NEVER)[0].prediction)
 
     def defended(self, image: Image) -> Outcome:
         result = self._engine.run(image)[0]

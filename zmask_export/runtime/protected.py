@@ -16,6 +16,8 @@ from zmask_export.data import images
 from zmask_export.errors import BundleError, ShapeError, UsageError
 
 ONNX_FILE = "protected.onnx"
+NEVER = 1e30
+"""A threshold that no score reaches: an engine that covers on a flag then behaves as the bare network."""
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,9 @@ from zmask_export.data.images import to_float
 from zmask_export.defense.zmask import ZMask
 from zmask_export.errors import ParityError
 from zmask_export.evaluate.metrics import mask_iou
+from zmask_export.runtime.protected import NEVER
 from zmask_export.spec import Spec, Tolerances
 
-FORBIDDING = 1e30
-"""A threshold that no score reaches."""
 _TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -113,7 +112,7 @@ def verify(
             on_image(index + 1)
     comparisons = _in_batches(runner, images, expected, threshold, tolerances, batches)
     decided = {bool(outputs["flag"][0]) for outputs in expected}
-    for flag, forcing in ((True, 0.0), (False, FORBIDDING)):
+    for flag, forcing in ((True, 0.0), (False, NEVER)):
         if flag in decided:
             continue
         again = [(f"{name}, threshold {forcing:g}", image) for name, image in images]
