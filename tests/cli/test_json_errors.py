@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.conftest import Inputs, contents, zmask, zmask_process
+from zmask_export.pipeline import build as build_module
 
 MODEL = ("--model", "nosuchnet")
 ERRORS: dict[str, tuple[tuple[str, ...], int, str]] = {
@@ -54,3 +56,21 @@ def test_running_out_of_memory_is_no_traceback(monkeypatch: pytest.MonkeyPatch) 
     assert outcome.code == 6
     assert outcome.err.startswith("Error: Out of memory.\n  Fix: ")
     assert zmask("build", "--json").record["error"] == "BackendError"
+
+
+def test_memory_that_torch_cannot_get_is_an_error_of_ours(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        build_module, "open_network", lambda options: torch.empty(1 << 60, dtype=torch.uint8)
+    )
+    outcome = zmask("build", "--model", "icnet", "--target", "onnx", "--out", out, "--json")
+    assert outcome.code == 6
+    assert outcome.record["what"] == "Out of memory."
+    assert contents(out.parent) == []
+
+
+def test_another_error_of_torch_is_not_hidden(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_module, "open_network", lambda options: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="size"):
+        zmask("build", "--model", "icnet", "--target", "onnx", "--out", out)

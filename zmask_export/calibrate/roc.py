@@ -64,13 +64,22 @@ def cut_at_fpr(clean: Scores, patched: Scores, target: float) -> Cut:
         CalibrationError: see :func:`auc`.
     """
     _check(clean, patched)
+    require_rate(target)
+    ordered = np.sort(clean)
+    allowed = int(np.floor(target * clean.size + 1e-9))
+    return _cut(float(ordered[clean.size - 1 - allowed]), clean, patched)
+
+
+def require_rate(target: float) -> None:
+    """Refuse a false-positive rate outside [0, 1).
+
+    Raises:
+        UsageError: it is outside.
+    """
     if not 0 <= target < 1:
         raise UsageError(
             f"A false-positive rate of {target} is not in [0, 1).", fix="Give for example 0.01."
         )
-    ordered = np.sort(clean)
-    allowed = int(np.floor(target * clean.size + 1e-9))
-    return _cut(float(ordered[clean.size - 1 - allowed]), clean, patched)
 
 
 def _cut(threshold: float, clean: Scores, patched: Scores) -> Cut:

@@ -68,6 +68,11 @@ def run(arguments: list[str] | None = None) -> int:
             result: Any = cli.main(args=given, prog_name="zmask-export", standalone_mode=False)
         except click.exceptions.Exit as exc:
             return exc.exit_code
+        except RuntimeError as exc:
+            # What torch raises instead of a MemoryError; torch may not be imported here.
+            if "allocate memory" not in str(exc) and "out of memory" not in str(exc):
+                raise
+            return _show(_ours(MemoryError()), as_json="--json" in given)
         except (ZMaskError, click.ClickException, click.Abort, OSError, MemoryError) as exc:
             # After an interrupt that a library swallowed, it may fail for no reason of the user's.
             if isinstance(exc, click.Abort) or interrupts.happened():

@@ -34,10 +34,17 @@ class FitOptions:
     Attributes:
         settings: Adam, epochs, EOT.
         target_fpr: choose the threshold by this false-positive rate instead of the best cut.
+
+    Raises:
+        UsageError: a rate outside [0, 1).
     """
 
     settings: FitSettings = field(default_factory=FitSettings)
     target_fpr: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.target_fpr is not None:
+            roc.require_rate(self.target_fpr)
 
 
 def load_patches(paths: Sequence[Path]) -> list[Tensor]:

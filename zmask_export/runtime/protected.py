@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,14 @@ class Protected:
     def __init__(self, manifest: Manifest, runner: Runner) -> None:
         self.manifest = manifest
         self.runner = runner
+
+    @overload
+    def __call__(self, image: NDArray[np.uint8], *, threshold: float | None = None) -> Result: ...
+
+    @overload
+    def __call__(
+        self, image: NDArray[np.float32], *, threshold: float | None = None
+    ) -> list[Result]: ...
 
     def __call__(
         self, image: NDArray[Any], *, threshold: float | None = None
