@@ -86,7 +86,7 @@ def test_command(command: str, demo: Path) -> None:
         command = command.replace("CAMVID", str(CAMVID))
         command += " --images 2" if " craft " in command else " --limit 4"
     if " build " in command:
-        command += " --force --target onnx"
+        command += " --target onnx"
     if " craft " in command and "--random" not in command:
         command += " --epochs 1"
         command = command.replace("patch.png", "crafted.png")
