@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -68,31 +69,33 @@ def run(arguments: list[str] | None = None) -> int:
             result: Any = cli.main(args=given, prog_name="zmask-export", standalone_mode=False)
         except click.exceptions.Exit as exc:
             return exc.exit_code
-        except RuntimeError as exc:
-            # What torch raises instead of a MemoryError; torch may not be imported here.
-            if "allocate memory" not in str(exc) and "out of memory" not in str(exc):
-                raise
-            return _show(_ours(MemoryError()), as_json="--json" in given)
-        except (ZMaskError, click.ClickException, click.Abort, OSError, MemoryError) as exc:
-            # After an interrupt that a library swallowed, it may fail for no reason of the user's.
+        except Exception as exc:
+            # After an interrupt that a library swallowed anything may fail, for no reason of the user's.
             if isinstance(exc, click.Abort) or interrupts.happened():
                 click.echo(
                     "Interrupted. Long runs go on where they stopped when started again.", err=True
                 )
                 return 130
-            return _show(_ours(exc), as_json="--json" in given)
+            error = _ours(exc)
+            if error is None:
+                raise
+            return _show(error, as_json="--json" in given)
     return result if isinstance(result, int) else 0
 
 
-def _ours(exc: Exception) -> ZMaskError:
-    """The error of ours that says what a caught one says."""
+def _ours(exc: Exception) -> ZMaskError | None:
+    """The error of ours that says what a caught one says; None where it is a fault of the program."""
     if isinstance(exc, ZMaskError):
         return exc
     if isinstance(exc, click.ClickException):
         return _usage(exc)
     if isinstance(exc, OSError):
         return output_error(Path(exc.filename or "."), exc)
-    return BackendError("Out of memory.", fix="Give a smaller --batch or --input-size.")
+    # torch, which may not be imported here, raises a RuntimeError where memory runs out.
+    full = isinstance(exc, RuntimeError) and re.search("allocate memory|out of memory", str(exc))
+    if full or isinstance(exc, MemoryError):
+        return BackendError("Out of memory.", fix="Give a smaller --batch or --input-size.")
+    return None
 
 
 def _usage(exc: click.ClickException) -> UsageError:
