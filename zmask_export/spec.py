@@ -65,6 +65,10 @@ class Preprocess(Spec):
         """The mean in RGB order: the colour that becomes zero, used by ``fill = mean``."""
         return (self.mean[2], self.mean[1], self.mean[0]) if self.bgr else self.mean
 
+    def colour(self, fill: Fill) -> Triple:
+        """The RGB colour of covered pixels."""
+        return self.rgb_mean if fill == "mean" else (0.0, 0.0, 0.0)
+
 
 PREPROCESS = {
     "imagenet": Preprocess(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),

@@ -55,12 +55,7 @@ class DefenseEvasion:
         self.taps = defense.taps
         self.aware = aware
         self.images = images
-        self._heatmaps = Heatmaps(
-            defense,
-            {tap: torch.from_numpy(v) for tap, v in calibration.mean.items()},
-            {tap: torch.from_numpy(v) for tap, v in calibration.std.items()},
-            form="deployed",
-        )
+        self._heatmaps = Heatmaps.of(calibration, "deployed")
         self._parameters = torch.from_numpy(parameters)
         self._threshold = torch.tensor(threshold)
 

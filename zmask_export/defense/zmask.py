@@ -12,7 +12,7 @@ from zmask_export.defense import fusion
 from zmask_export.defense.cascade import deployed_heatmap, literal_heatmap
 from zmask_export.defense.zscore import zscore
 from zmask_export.models.bare import BareNetwork
-from zmask_export.spec import DefenseSpec, Policy
+from zmask_export.spec import DefenseSpec, Fill, Policy
 
 Form = Literal["literal", "deployed"]
 
@@ -40,6 +40,16 @@ class Heatmaps(nn.Module):
         for index, tap in enumerate(defense.taps):
             self.register_buffer(f"mean_{index}", mean[tap])
             self.register_buffer(f"std_{index}", std[tap])
+
+    @classmethod
+    def of(cls, calibration: Calibration, form: Form = "literal") -> Heatmaps:
+        """The heatmaps of a calibration, which need not be fitted."""
+        return cls(
+            calibration.header.defense,
+            {tap: torch.from_numpy(v) for tap, v in calibration.mean.items()},
+            {tap: torch.from_numpy(v) for tap, v in calibration.std.items()},
+            form,
+        )
 
     def zscores(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """z-scores (N, C, h, w) of every tap."""
@@ -72,9 +82,9 @@ class Heatmaps(nn.Module):
         return maps
 
 
-def fill_colour(bare: BareNetwork, fill: str, like: Tensor) -> Tensor:
+def fill_colour(bare: BareNetwork, fill: Fill, like: Tensor) -> Tensor:
     """The RGB colour (3, 1, 1) of covered pixels."""
-    colour = bare.preprocess.rgb_mean if fill == "mean" else (0.0, 0.0, 0.0)
+    colour = bare.preprocess.colour(fill)
     return torch.tensor(colour, dtype=like.dtype, device=like.device)[:, None, None]
 
 
@@ -109,12 +119,7 @@ class ZMask(nn.Module):
         self.bare = bare
         self.policy = policy
         self.fill = defense.fill
-        self.heatmaps = Heatmaps(
-            defense,
-            {tap: torch.from_numpy(v) for tap, v in calibration.mean.items()},
-            {tap: torch.from_numpy(v) for tap, v in calibration.std.items()},
-            form,
-        )
+        self.heatmaps = Heatmaps.of(calibration, form)
         self.register_buffer("parameters_", torch.from_numpy(parameters))
         self.register_buffer("threshold", torch.tensor(threshold))
 

@@ -72,8 +72,7 @@ class EngineNetwork:
         manifest = engine.manifest
         self._engine = engine
         self.threshold = manifest.threshold
-        black = (0.0, 0.0, 0.0)
-        self.colour = manifest.preprocess.rgb_mean if manifest.fill == "mean" else black
+        self.colour = manifest.preprocess.colour(manifest.fill)
 
     def bare(self, image: Image) -> Outcome:
         return Outcome(self._engine.run(image, threshold=NEVER)[0].prediction)
@@ -89,8 +88,7 @@ class ReferenceNetwork:
     def __init__(self, zmask: ZMask) -> None:
         self._zmask = zmask
         self.threshold = float(zmask.get_buffer("threshold"))
-        black = (0.0, 0.0, 0.0)
-        self.colour = zmask.bare.preprocess.rgb_mean if zmask.fill == "mean" else black
+        self.colour = zmask.bare.preprocess.colour(zmask.fill)
 
     def bare(self, image: Image) -> Outcome:
         with torch.inference_mode():

@@ -96,7 +96,7 @@ def fuse(bare: ir.Model, calibration: Calibration, options: FuseOptions) -> Fuse
         build, shallow, deep, parameters, threshold, header.input_size, defense.grid
     )
 
-    colour = header.preprocess.rgb_mean if defense.fill == "mean" else (0.0, 0.0, 0.0)
+    colour = header.preprocess.colour(defense.fill)
     names = [value.name or "" for value in outputs]
     if options.policy is not Policy.DETECT:
         for value in outputs:

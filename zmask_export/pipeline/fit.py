@@ -84,12 +84,7 @@ def fit(
     options = options or FitOptions()
     reporter = reporter or Silent()
     defense = calibration.header.defense
-    heatmaps = Heatmaps(
-        defense,
-        {tap: torch.from_numpy(v) for tap, v in calibration.mean.items()},
-        {tap: torch.from_numpy(v) for tap, v in calibration.std.items()},
-        form="deployed",
-    )
+    heatmaps = Heatmaps.of(calibration, "deployed")
     frames = images.frames(on_skip=lambda e: reporter.note(f"left out: {e.what}"))
     clean = (frame.image for frame in frames if frame is not None)
     with reporter.bar("heatmaps", len(images.names)) as advance:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zmask_export.attack.craft import random_patch
 from zmask_export.attack.placement import paste, random_placement
 from zmask_export.data.drawn import DrawnScenes
 from zmask_export.data.images import ImageFolder, ImageSource, OnBad
@@ -53,6 +54,5 @@ def with_patch(
 
 def noise_patch(size: Size, seed: int = 0) -> Tensor:
     """A patch of uniform noise as large as an L patch on an image of ``size``."""
-    rng = np.random.default_rng(seed)
     h, w = (round(PATCH_SHARE * side) for side in size)
-    return torch.from_numpy(rng.random((3, h, w), dtype=np.float32))
+    return random_patch((h, w), seed)
