@@ -190,6 +190,17 @@ def test_a_patch_is_that_of_its_seed(bare: BareNetwork, samples: list[Sample]) -
     assert not torch.equal(first.patch, other.patch)
 
 
+def test_crafting_goes_on_from_a_patch(bare: BareNetwork, samples: list[Sample]) -> None:
+    start = craft(bare, samples, LONG).patch
+    kept = start.clone()
+    calm = replace(SETTINGS, epochs=1, lr=0.01)
+    near = craft(bare, samples, calm, start=start).patch
+    assert torch.equal(start, kept)
+    assert 0 < float((near - start).abs().max()) < 0.05
+    with pytest.raises(PatchError, match="16 x 14"):
+        craft(bare, samples, SETTINGS, start=start[:, 1:])
+
+
 def test_balancing_the_classes_changes_the_attack(bare: BareNetwork, samples: list[Sample]) -> None:
     settings = replace(SETTINGS, epochs=2)
     balanced = replace(settings, balanced=True)

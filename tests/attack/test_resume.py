@@ -167,3 +167,16 @@ def test_a_damaged_checkpoint_is_ignored(
     else:
         _without(checkpoint, missing)
     assert _first_epoch(checkpoint, bare, samples) == 1
+
+
+def test_progress_from_another_start_is_ignored(
+    tmp_path: Path, bare: BareNetwork, samples: list[Sample]
+) -> None:
+    path = tmp_path / "progress"
+    with pytest.raises(KeyboardInterrupt):
+        craft(bare, samples, SETTINGS, checkpoint=path, on_epoch=_interrupt(3))
+    start = torch.full((3, *SETTINGS.size), 0.5)
+    assert torch.equal(
+        craft(bare, samples, SETTINGS, start=start, checkpoint=path).patch,
+        craft(bare, samples, SETTINGS, start=start).patch,
+    )

@@ -104,6 +104,9 @@ CRAFT = {
     "a palette that is not there": (
         ["--printability", "1", "--palette", "none.txt"], 4, "none.txt cannot be read",
     ),
+    "a start that is not there": (["--init", "none.png"], 4, "none.png"),
+    "a step of nothing": (["--lr", "nan"], 2, "step of nan"),
+    "noise with a start": (["--random", "--init", "none.png"], 2, "no use for --init"),
     "a weight below zero": (["--smoothness", "-1"], 2, "smoothness is -1.0"),
     "sizes that are no range": (["--scale", "1.2", "0.8"], 2, "Sizes from 1.2 to 0.8"),
     "a seed below zero": (["--seed", "-1"], 2, "seed is -1"),

@@ -157,3 +157,22 @@ def test_zero_has_a_finite_gradient(form) -> None:
     form(z, KERNELS, GRID, "aligned").sum().backward()
     assert z.grad is not None
     assert z.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("registration", REGISTRATIONS)
+@pytest.mark.parametrize("kernels", [KERNELS, KERNELS[:2], KERNELS[:1]])
+def test_both_forms_have_the_same_gradient(
+    kernels: tuple[Size, ...], registration: Registration
+) -> None:
+    weights = drawn((2, 1, *GRID), seed=1)
+    gradients = []
+    for form in FORMS:
+        # More than one block of channels, the largest value in the last.
+        z = drawn((2, 2 * BLOCK + 1, 4, 5))
+        z[:, -1] *= 3
+        z.requires_grad_(True)
+        (weights * form(z, kernels, GRID, registration)).sum().backward()
+        gradients.append(z.grad)
+    assert gradients[0] is not None
+    assert float(gradients[0].norm()) > 0
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-9, atol=1e-12)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.conftest import PATCH_SIZE, SIZE, Inputs, contents, zmask
 from zmask_export.artifacts import calibration as calibrations
+from zmask_export.artifacts.files import sha256_file
 from zmask_export.attack import palette as palettes
 from zmask_export.attack import patch as patches
 from zmask_export.attack.craft import random_patch
@@ -79,6 +80,19 @@ def test_craft_against_the_defense(
     assert min(info.beta, info.alpha) == 0.5
     assert f"\n  evasion loss   {info.evasion:.4f}\n" in outcome.out
     assert outcome.out.endswith(f"\n  images flagged {info.effect.flagged:.3f}\n")
+
+
+def test_craft_goes_on_from_a_patch_of_its_size(inputs: Inputs, tmp_path: Path) -> None:
+    common = ("craft", *inputs.random, "--data", inputs.camvid, "--images", "2", "--epochs", "1")
+    first, second = tmp_path / "first.png", tmp_path / "second.png"
+    assert zmask(*common, "--size", "20x30", "--out", first).code == 0
+    assert zmask(*common, "--init", first, "--out", second, "--lr", "0.01").code == 0
+    info = patches.info(second)
+    assert info is not None
+    assert info.size == (20, 30)
+    assert info.lr == 0.01
+    assert info.start_sha256 == sha256_file(first)
+    assert float((patches.load(first) - patches.load(second)).abs().max()) < 0.1
 
 
 def test_craft_of_printable_colours_and_an_exact_size(inputs: Inputs, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from zmask_export.artifacts.calibration import Calibration
 from zmask_export.attack.placement import grid_targets
@@ -43,7 +42,7 @@ class DefenseEvasion:
         calibration: a fitted calibration.
         aware: the soft mask or the flag.
         images: how many images of a batch, from its first on, estimate the expectation of Eq. 6; None
-            takes all. The cascade costs several times what the network does.
+            takes all. The cascade costs a few times what the network does.
 
     Raises:
         CalibrationError: the calibration is not fitted.
@@ -60,24 +59,10 @@ class DefenseEvasion:
         self._threshold = torch.tensor(threshold)
 
     def __call__(self, scene: Scene) -> Tensor:
-        losses = []
-        for index in range(len(scene.masks[: self.images])):
-            features = {tap: scene.features[tap][index : index + 1].float() for tap in self.taps}
-            # A cascade's intermediate maps take a gigabyte an image; they are computed again in the
-            # backward pass instead of being kept for the whole batch.
-            loss = checkpoint(
-                self._image_loss,
-                features,
-                scene.masks[index : index + 1],
-                use_reentrant=False,
-                preserve_rng_state=False,
-            )
-            losses.append(loss)
-        return torch.stack(losses).mean()
-
-    def _image_loss(self, features: dict[str, Tensor], mask: Tensor) -> Tensor:
-        maps = self._heatmaps(features)
+        picked = slice(self.images)
+        maps = self._heatmaps({tap: scene.features[tap][picked].float() for tap in self.taps})
         soft = fusion.soft_mask(maps["shallow"], maps["deep"], self._parameters)
         if self.aware == "mask":
-            return mask_evasion(soft, grid_targets(mask, self._heatmaps.defense.grid))
+            target = grid_targets(scene.masks[picked], self._heatmaps.defense.grid)
+            return mask_evasion(soft, target)
         return flag_evasion(fusion.score(maps["shallow"], maps["deep"], soft), self._threshold)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from zmask_export.attack.settings import CraftSettings
 from zmask_export.attack.transforms import vary
 from zmask_export.data.images import to_float
 from zmask_export.data.segmentation import IGNORE, Sample
-from zmask_export.errors import DatasetError, WeightsError
+from zmask_export.errors import DatasetError, PatchError, WeightsError
 from zmask_export.models.bare import BareNetwork
 from zmask_export.models.folding import fold_batch_norms
 from zmask_export.models.taps import resolve
@@ -60,6 +61,7 @@ def craft(
     *,
     calibration: Calibration | None = None,
     palette: Tensor | None = None,
+    start: Tensor | None = None,
     checkpoint: Path | None = None,
     on_epoch: Callable[[int, float], None] | None = None,
 ) -> Crafted:
@@ -74,13 +76,14 @@ def craft(
         settings: what to optimise for.
         calibration: for beta < 1 its statistics, for alpha < 1 the fitted defense.
         palette: printable colours (k, 3) in [0, 1], for a weight of printability.
+        start: patch (3, h, w) in [0, 1] to begin with; None begins with noise.
         checkpoint: where progress is kept after every epoch. A run goes on from there; progress of
-            another network, other images or other settings is ignored.
+            another network, other images, other settings or another start is ignored.
         on_epoch: told the number of finished epochs and the mean loss.
 
     Raises:
         DatasetError: no image, or no labelled pixel.
-        PatchError: the patch is larger than the images.
+        PatchError: the patch is larger than the images, or the start has another size.
         UsageError, CalibrationError: the settings ask for what is not given, see ``objective``.
         WeightsError: the network's outputs or gradients are not finite.
         OutputError: progress cannot be written.
@@ -96,9 +99,10 @@ def craft(
         palette=palette,
         class_weights=_class_weights(bare, samples) if settings.balanced else None,
     )
-    identity = _identity(bare, samples, settings, calibration, palette)
+    patch = _start(settings, start)
+    identity = _identity(bare, samples, settings, calibration, palette, patch)
     bare = _fast(bare, goal.taps)
-    patch = random_patch(settings.size, settings.seed).requires_grad_(True)
+    patch.requires_grad_(True)
     optimizer = torch.optim.Adam([patch], lr=settings.lr)
     progress = checkpoints.resume(checkpoint, identity, patch, optimizer)
     for epoch in range(progress.epoch, settings.epochs):
@@ -106,8 +110,8 @@ def craft(
         rng = np.random.default_rng((settings.seed, epoch))
         order = rng.permutation(len(samples))
         steps = []
-        for start in range(0, len(order), settings.batch):
-            group = [samples[i] for i in order[start : start + settings.batch]]
+        for at in range(0, len(order), settings.batch):
+            group = [samples[i] for i in order[at : at + settings.batch]]
             steps.append(_step(bare, group, patch, goal, settings, rng))
             patch.grad = steps[-1].gradient
             optimizer.step()
@@ -123,6 +127,19 @@ def craft(
         if on_epoch is not None:
             on_epoch(progress.epoch, progress.loss)
     return Crafted(patch.detach().clone(), progress.loss, progress.evasion)
+
+
+def _start(settings: CraftSettings, start: Tensor | None) -> Tensor:
+    if start is None:
+        return random_patch(settings.size, settings.seed)
+    if start.shape != (3, *settings.size):
+        h, w = start.shape[1:]
+        raise PatchError(
+            f"The patch to start from has {w} x {h} pixels, not "
+            f"{settings.size[1]} x {settings.size[0]}.",
+            fix="Give a patch of the size that is crafted, or pass --size.",
+        )
+    return start.clone()
 
 
 def _step(
@@ -174,6 +191,7 @@ def _identity(
     settings: CraftSettings,
     calibration: Calibration | None,
     palette: Tensor | None,
+    start: Tensor,
 ) -> str:
     parts = (
         fingerprint(bare.network),
@@ -183,6 +201,7 @@ def _identity(
         checkpoints.samples_sha256(samples),
         calibration.sha256() if calibration else None,
         palettes.sha256(palette) if palette is not None else None,
+        hashlib.sha256(start.numpy().tobytes()).hexdigest(),
     )
     return " ".join(map(str, parts))
 

@@ -36,9 +36,10 @@ class PatchInfo(Spec):
             balanced: see ``CraftSettings``.
         scale, brightness, contrast, noise: see ``Appearance``.
         palette_sha256, calibration_sha256: of the palette's colours and of the calibration file.
+        start_sha256: of the patch file that it began with; None for noise.
         loss: mean segmentation loss of the last epoch; None for a random patch.
         evasion: mean evasion loss of the last epoch, where there is one.
-        effect: what the patch does on the images that it was crafted on.
+        effect: what the patch does on some of the images that it was crafted on.
     """
 
     tool_version: str
@@ -65,6 +66,7 @@ class PatchInfo(Spec):
     contrast: FiniteFloat = 0.1
     noise: FiniteFloat = 0.07
     palette_sha256: str | None = None
+    start_sha256: str | None = None
     calibration_sha256: str | None = None
     loss: FiniteFloat | None
     evasion: FiniteFloat | None = None
@@ -108,6 +110,16 @@ def load(path: Path) -> Tensor:
             f"The patch cannot be used: {exc.what}", fix="Give an 8-bit RGB image, as craft writes."
         ) from exc
     return torch.from_numpy(array.astype(np.float32) / 255).permute(2, 0, 1).contiguous()
+
+
+def size(path: Path) -> Size:
+    """(h, w) of a patch file in pixels.
+
+    Raises:
+        PatchError: it cannot be read.
+    """
+    h, w = load(path).shape[1:]
+    return h, w
 
 
 def info(path: Path) -> PatchInfo | None:

@@ -74,6 +74,8 @@ class CraftSettings:
                 raise UsageError(
                     f"The weight of the {name} is {value}.", fix="Give 0 or a positive number."
                 )
+        if not 0 < self.lr < math.inf:
+            raise UsageError(f"A step of {self.lr} leads nowhere.", fix="Give --lr 0.1.")
         low, high = self.appearance.scale
         if not 0 < low <= high < math.inf:
             raise UsageError(

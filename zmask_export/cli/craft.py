@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _OPTIMISING = (
     "epochs", "smoothness", "printability", "palette", "combine", "balanced", "beta", "aware", "alpha",
-    "aware_images", "scale",
+    "aware_images", "scale", "lr", "start",
 )  # fmt: skip
 _MEASURING = ("split", "limit", "calibration")
 
@@ -30,6 +30,8 @@ _MEASURING = ("split", "limit", "calibration")
 @click.option("--size", type=SizeType(), help="Patch size instead, in pixels.")
 @click.option("--random", is_flag=True, help="Uniform noise; nothing is optimised.")
 @click.option("--epochs", type=click.IntRange(1), default=60, show_default=True)
+@click.option("--lr", type=click.FloatRange(0, min_open=True), default=0.1, show_default=True)
+@click.option("--init", "start", type=PATH, help="Patch to start from.  [default: noise]")
 @click.option("--smoothness", default=0.1, show_default=True, help="Weight w_S.")
 @click.option("--printability", default=0.0, show_default=True, help="Weight w_N.")
 @click.option("--palette", type=PATH, help="Printable colours: a text file or an image.")
@@ -70,6 +72,7 @@ def command(
     size: tuple[int, int] | None,
     random: bool,
     palette: Path | None,
+    start: Path | None,
     alpha: float | None,
     calibration: Path | None,
     scale: tuple[float, float],
@@ -90,6 +93,7 @@ def command(
         --alpha 0.5 --out flag.png
     """
     from zmask_export.attack import palette as palettes
+    from zmask_export.attack import patch as patches
     from zmask_export.attack.settings import CraftSettings
     from zmask_export.attack.transforms import Appearance
     from zmask_export.cli.console import ConsoleReporter
@@ -110,6 +114,8 @@ def command(
         )
     opened = open_network(network_from(rest))
     known = load_calibration(calibration, opened) if calibration else None
+    if size is None and share is None and start is not None:
+        size = patches.size(start)
     size = size or patch_size(opened, LARGE if share is None else share)
     source = CraftData(data, split, limit) if data else None
     reporter = ConsoleReporter()
@@ -126,7 +132,14 @@ def command(
         )
         colours = palettes.load(palette) if palette else None
         info = craft(
-            opened, source, out, settings, calibration=known, palette=colours, reporter=reporter
+            opened,
+            source,
+            out,
+            settings,
+            calibration=known,
+            palette=colours,
+            start=start,
+            reporter=reporter,
         )
     click.echo(info.model_dump_json() if as_json else _summary(out, info))
 

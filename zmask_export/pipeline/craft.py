@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zmask_export import __version__
 from zmask_export.artifacts.calibration import Calibration
-from zmask_export.artifacts.files import require_writable
+from zmask_export.artifacts.files import require_writable, sha256_file
 from zmask_export.attack import palette as palettes
 from zmask_export.attack import patch as patches
 from zmask_export.attack.checkpoint import samples_sha256
@@ -31,6 +31,8 @@ from zmask_export.spec import Size
 
 LARGE = PATCH_SHARE
 """Side of an L patch as a share of the image's (M is 0.20, S is 0.15)."""
+EFFECT_IMAGES = 25
+"""A patch's effect is measured on about this many of its images."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def craft(
     *,
     calibration: Calibration | None = None,
     palette: Tensor | None = None,
+    start: Path | None = None,
     reporter: Reporter | None = None,
 ) -> PatchInfo:
     """Craft a patch and write it as PNG, with its settings and its effect inside.
@@ -92,6 +95,7 @@ def craft(
         calibration: of this network, where the settings look at the defense; where it is fitted, the
             effect says how many of the patched images are flagged.
         palette: printable colours (k, 3) in [0, 1].
+        start: patch file to begin with; None begins with noise.
         reporter: shows progress.
 
     Raises:
@@ -103,6 +107,7 @@ def craft(
     require_fits(settings.size, opened.input_size)
     # What cannot be optimised for is refused here, before the images are read.
     objective(settings, calibration=calibration, palette=palette)
+    first = None if start is None else patches.load(start)
     samples = data.load(opened)
     checkpoint = out.with_name(f".{out.name}.progress")
     with reporter.bar("crafting", settings.epochs) as advance:
@@ -112,6 +117,7 @@ def craft(
             settings,
             calibration=calibration,
             palette=palette,
+            start=first,
             checkpoint=checkpoint,
             on_epoch=lambda n, value: advance(n, f"loss {value:.3f}"),
         )
@@ -122,6 +128,7 @@ def craft(
         calibration,
         kind=settings.kind,
         palette_sha256=None if palette is None else palettes.sha256(palette),
+        start_sha256=None if start is None else sha256_file(start),
         loss=crafted.loss,
         evasion=crafted.evasion,
         effect=_effect(opened, samples, crafted.patch, calibration, reporter),
@@ -213,10 +220,12 @@ def _effect(
     calibration: Calibration | None,
     reporter: Reporter,
 ) -> Effect:
-    with reporter.bar("measuring", len(samples)) as advance:
+    step = -(-len(samples) // EFFECT_IMAGES)
+    picked = samples[::step]
+    with reporter.bar("measuring", len(picked)) as advance:
         return measure(
             _bare(opened, calibration),
-            samples,
+            picked,
             patches.as_saved(patch),
             calibration=calibration,
             on_image=advance,
