@@ -46,7 +46,9 @@ def tiny_bare(seed: int = 0) -> BareNetwork:
     return BareNetwork(TinySegmenter(), PREPROCESS, dict(PATHS))
 
 
-def tiny_defense(registration: Registration = "aligned", fill: Fill = "black") -> DefenseSpec:
+def tiny_defense(
+    registration: Registration = "aligned", fill: Fill = "black", corners: int = 0
+) -> DefenseSpec:
     """S and D share the tap ``mid`` and the first kernel."""
     return DefenseSpec(
         shallow=("stem", "mid"),
@@ -56,6 +58,7 @@ def tiny_defense(registration: Registration = "aligned", fill: Fill = "black") -
         grid=(12, 17),
         registration=registration,
         fill=fill,
+        corners=corners,
     )
 
 

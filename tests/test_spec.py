@@ -125,6 +125,7 @@ def test_an_unknown_preset_lists_the_known_ones() -> None:
         ({"shallow_kernels": ()}, "shallow_kernels"),
         ({"grid": (8, 20000)}, "grid"),
         ({"registration": "crooked"}, "registration"),
+        ({"corners": -1}, "corners"),
         ({"unknown": 1}, "unknown"),
     ],
 )

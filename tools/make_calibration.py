@@ -1,10 +1,11 @@
-"""Make the shipped patch and calibration of a demo network, as ``calib/<model>/`` holds them.
+"""Make the shipped calibration of a demo network, as ``calib/<model>/`` holds it.
 
-    python tools/make_calibration.py --data CAMVID
+    python tools/make_calibration.py --data CAMVID --model icnet
 
-Crafts an L patch on the training split, measures the statistics, fits the fusion block, and writes
-``patch.png`` and ``calibration.safetensors`` beside the weights. Every step is a verb of the command
-line; this only fixes their settings.
+On the training split: crafts ``patch.png``, which the defense never sees before it is evaluated, and the
+two patches that it is fitted on, ``fit-1.0.png`` and ``fit-0.5.png`` (beta = 1 and 0.5, the ends of the
+paper's range); measures the statistics; fits the fusion block. Every step is a verb of the command line;
+this only fixes their settings. Patches that are there already are kept.
 """
 
 from __future__ import annotations
@@ -16,39 +17,44 @@ import click
 from zmask_export import presets
 from zmask_export.cli.main import run
 
-CRAFT = (
-    "--images",
-    "100",
-    "--epochs",
-    "30",
-    "--smoothness",
-    "0.02",
-    "--balanced",
-    "--scale",
-    "1",
-    "1",
-)
-FIT = ("--limit", "100")
+CRAFT = ("--images", "100", "--smoothness", "0.02", "--balanced", "--scale", "1", "1")
+"""How every demo patch is crafted."""
+
+
+def verb(*arguments: str | Path) -> None:
+    """Run a verb of zmask-export; leave with its exit code where it fails."""
+    click.echo(f"zmask-export {' '.join(map(str, arguments))}", err=True)
+    code = run([str(argument) for argument in arguments])
+    if code:
+        raise SystemExit(code)
+
+
+def craft(model: str, data: Path, out: Path, *settings: str | Path) -> None:
+    """Craft a demo patch, unless it is there; of two values of a setting the later one counts."""
+    if not out.exists():
+        verb("craft", "--model", model, "--data", data, "--out", out, *CRAFT, *settings)
 
 
 @click.command(context_settings={"show_default": True})
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="CamVid folder.")
 @click.option("--model", default="icnet", help="Demo network.")
 def main(data: Path, model: str) -> None:
-    """Craft, calibrate and fit, in this order; stop at the first failure."""
+    """Craft, calibrate and fit; stop at the first failure."""
     folder = presets.folder() / model
-    images = str(data / "train" / "images")
-    patch, calibration = str(folder / "patch.png"), str(folder / "calibration.safetensors")
+    images = data / "train" / "images"
+    plain, weak = folder / "fit-1.0.png", folder / "fit-0.5.png"
+    calibration = folder / "calibration.safetensors"
     network = ("--model", model)
-    verbs = (
-        ("craft", *network, "--data", str(data), "--out", patch, *CRAFT),
-        ("calibrate", *network, "--images", images, "--out", calibration),
-        ("fit", *network, "--calibration", calibration, "--images", images, "--patch", patch, *FIT),
+    craft(model, data, folder / "patch.png", "--epochs", "30", "--seed", "0")
+    craft(model, data, plain, "--epochs", "25", "--seed", "1")
+    verb("calibrate", *network, "--images", images, "--out", calibration)
+    goal = ("--beta", "0.5", "--calibration", calibration)
+    near = ("--init", plain, "--epochs", "8", "--lr", "0.05")
+    craft(model, data, weak, *goal, *near, "--seed", "1")
+    verb(
+        *("fit", *network, "--calibration", calibration, "--images", images, "--limit", "100"),
+        *("--patch", plain, "--patch", weak),
     )
-    for arguments in verbs:
-        code = run(list(arguments))
-        if code:
-            raise SystemExit(code)
 
 
 if __name__ == "__main__":

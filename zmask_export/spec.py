@@ -30,6 +30,7 @@ PositiveTriple = tuple[
 MAX_SIDE = 16384
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Size = tuple[Side, Side]
+Reach = Annotated[int, Field(ge=0, le=MAX_SIDE)]
 
 Registration = Literal["paper", "aligned"]
 """How a pooled map is laid back onto the grid."""
@@ -94,6 +95,8 @@ class DefenseSpec(Spec):
         grid: (HR, WR) that all heatmaps have.
         registration: how a pooled map is laid back onto the grid.
         fill: what a covered pixel becomes.
+        corners: how far, in cells of the grid, covered cells of a row and of a column reach to cover the
+            cell where they meet; 0 leaves the thresholded mask as it is, as in the paper.
     """
 
     shallow: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -103,6 +106,7 @@ class DefenseSpec(Spec):
     grid: Size
     registration: Registration = "paper"
     fill: Fill = "black"
+    corners: Reach = 0
 
     @model_validator(mode="after")
     def _check(self) -> DefenseSpec:
@@ -163,6 +167,7 @@ class Preset(Spec):
     grid: Size
     registration: Registration
     fill: Fill
+    corners: Reach = 0
     tolerances: Annotated[dict[Literal["fp32"], Tolerances], Field(min_length=1)]
     weights: str | None = None
     calibration: str | None = None
@@ -178,6 +183,7 @@ class Preset(Spec):
             grid=self.grid,
             registration=self.registration,
             fill=self.fill,
+            corners=self.corners,
         )
 
 

@@ -2,8 +2,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from zmask_export.defense import fusion
@@ -85,6 +90,40 @@ def test_mask_grows_by_nearest_neighbour(grid: tuple[int, int], size: tuple[int,
     mask = fusion.keep_mask(soft, torch.tensor([True, True]), size)
     expected = F.interpolate((soft <= 0.5).float(), size=size, mode="nearest-exact")
     assert torch.equal(mask, expected)
+
+
+def test_the_corner_of_two_straight_edges_is_covered() -> None:
+    covered = torch.zeros(1, 1, 7, 9, dtype=torch.bool)
+    covered[..., 2:5, 3:6] = True
+    covered[..., 1, 4] = covered[..., 3, 6] = True  # the edges bulge in their middles
+    filled = fusion.fill_corners(covered, 4)
+    expected = torch.zeros_like(covered)
+    expected[..., 1:5, 3:7] = True
+    assert torch.equal(filled, expected)
+
+
+def test_corners_beyond_reach_and_other_images_stay() -> None:
+    covered = torch.zeros(2, 1, 9, 9, dtype=torch.bool)
+    covered[0, 0, 0, 8] = covered[0, 0, 6, 0] = True
+    assert torch.equal(fusion.fill_corners(covered, 7), covered)
+    reached = fusion.fill_corners(covered, 8)
+    assert reached[0, 0, 6, 8].item()
+    assert not reached[1].any()
+
+
+@given(
+    arrays(bool, st.tuples(st.integers(1, 2), st.just(1), st.integers(1, 9), st.integers(1, 9))),
+    st.integers(0, 12),
+)
+def test_filled_corners_equal_a_search_by_loops(covered: NDArray[np.bool_], reach: int) -> None:
+    expected = np.zeros_like(covered)
+    for n, _, r, c in np.ndindex(covered.shape):
+        row = covered[n, 0, r, max(0, c - reach) : c + reach + 1]
+        column = covered[n, 0, max(0, r - reach) : r + reach + 1, c]
+        expected[n, 0, r, c] = row.any() and column.any()
+    filled = fusion.fill_corners(torch.from_numpy(covered), reach).numpy()
+    np.testing.assert_array_equal(filled, expected)
+    assert (filled >= covered).all()
 
 
 def test_mask_is_binary() -> None:

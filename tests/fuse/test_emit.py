@@ -39,9 +39,11 @@ POLICIES = list(Policy)
 PARTS = ("network/", "zscore/", "cascade/", "fusion/", "second_pass/", "gate/")
 
 
-def mixed(registration: Registration = "aligned", fill: Fill = "black") -> Calibration:
+def mixed(
+    registration: Registration = "aligned", fill: Fill = "black", corners: int = 0
+) -> Calibration:
     """A calibration that flags some of IMAGES."""
-    calibration = random_calibration(BARE, tiny_defense(registration, fill))
+    calibration = random_calibration(BARE, tiny_defense(registration, fill, corners))
     return split_flags(BARE, calibration, torch.from_numpy(IMAGES))
 
 
@@ -110,6 +112,17 @@ def test_covered_pixels_take_the_mean_colour(policy: Policy) -> None:
     black = reference(BARE, mixed(fill="black"), policy, torch.from_numpy(IMAGES))
     assert np.abs(expected["logits"] - black["logits"]).max() > 1e-3
     model = fused(FuseOptions(policy), calibration)
+    check_equal(run(model, IMAGES, calibration.header.threshold or 0.0), expected)
+
+
+@pytest.mark.parametrize("corners", [1, 3, 40])
+def test_corners_are_filled(corners: int) -> None:
+    calibration = mixed(corners=corners)
+    expected = reference(BARE, calibration, Policy.GATED, torch.from_numpy(IMAGES))
+    plain = reference(BARE, mixed(), Policy.GATED, torch.from_numpy(IMAGES))
+    assert (expected["mask"] <= plain["mask"]).all()
+    assert (expected["mask"] < plain["mask"]).any()
+    model = fused(FuseOptions(Policy.GATED), calibration)
     check_equal(run(model, IMAGES, calibration.header.threshold or 0.0), expected)
 
 

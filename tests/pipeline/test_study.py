@@ -161,6 +161,34 @@ def test_only_what_changed_is_measured_again(
     assert watch.totals == {"icnet": cells}
 
 
+def test_an_absent_bundle_is_built_where_its_model_is_named(
+    inputs: Inputs, studies: Path, tmp_path: Path
+) -> None:
+    path = changed(
+        studies, "unbuilt", bundle=str(tmp_path / "new"), model="icnet", preset=str(inputs.preset),
+        weights=str(seeded_weights(tmp_path)), calibration=str(calibration_of(studies)),
+        beta=None, alpha={}, patches={},
+    )  # fmt: skip
+    zmask_study = ("evaluate", "--study", path, "--limit", "1", "--out", tmp_path / "out")
+    assert_refused(zmask(*zmask_study), 2, "new is not there")
+    outcome = zmask(*zmask_study, "--build")
+    assert outcome.code == 0, outcome.err
+    assert "protected.onnx" in contents(tmp_path / "new")
+    assert not any(name.endswith(".engine") for name in contents(tmp_path / "new"))
+
+
+def test_one_patch_under_two_names_is_measured_once(studies: Path, tmp_path: Path) -> None:
+    path = changed(studies, "twice", patches={"L": "beta-1.0.png"})
+    watch = Watch()
+    (network,) = run_study(path, tmp_path / "out", reporter=watch).networks
+    cells = [n for n in contents(tmp_path / "out") if n.endswith(".safetensors")]
+    assert not any("beta-1.0" in name for name in cells)
+    assert watch.totals == {"icnet": 2 * len(cells)}
+    assert network.beta[1].attack == "beta 1.0"
+    for subject, estimate in network.beta[1].miou.items():
+        assert estimate == network.table[1].miou[subject]
+
+
 def test_reference_and_bundle_agree_and_detectors_are_measured(
     inputs: Inputs, studies: Path, whole: tuple[Path, StudyReport], tmp_path: Path
 ) -> None:
@@ -184,6 +212,18 @@ def test_reference_and_bundle_agree_and_detectors_are_measured(
     watch = Watch()
     run_study(path, tmp_path / "bundle", limit=1, reporter=watch)
     assert watch.totals["HN, FPDA"] == 3
+
+    given = {
+        "model": "icnet",
+        "preset": str(inputs.preset),
+        "weights": str(seeded_weights(tmp_path)),
+    }
+    path = changed(studies, "split", **given, detectors={"split": "train", "limit": 1})
+    run_study(path, tmp_path / "split", limit=1, reporter=(watch := Watch()))
+    assert watch.totals["HN, FPDA"] == 1
+    path = changed(studies, "no-split", **given, detectors={"split": "nosuch"})
+    (network,) = run_study(path, tmp_path / "split", limit=1).networks
+    assert "rivals HN, FPDA" in [item.what for item in network.left_out]
 
 
 def calibration_of(studies: Path) -> Path:
@@ -238,6 +278,7 @@ def test_the_command_prints_the_table_and_quick_is_quick(studies: Path, tmp_path
         (("--study", "absent.yaml", "--out", "x"), 2, ("absent.yaml", "cannot be read")),
         (("--study", "study.yaml", "--out", "study.yaml/x"), 5, ("cannot be written",)),
         (("--study", "study.yaml", "--out", "x", "--reference"), 2, ("names no model",)),
+        (("--study", "study.yaml", "--out", "x", "--reference", "--build"), 2, ("no bundle",)),
         (("--quick", "icnet", "--data", "d", "--patch", "p"), 2, ("--quick does not go",)),
         (("icnet", "--data", "d"), 2, ("Missing: --patch.",)),
         (("--study", "study.yaml", "--out", "x", "--data", "absent"), 4, ("absent",)),

@@ -28,6 +28,7 @@ from zmask_export.errors import UsageError
 @click.option("--out", type=PATH, help="With --study: folder of the results; resumable.")
 @click.option("--reference", is_flag=True, help="With --study: the PyTorch form, not the bundle.")
 @click.option("--quick", is_flag=True, help="With --study: few images, to see that it runs.")
+@click.option("--build", is_flag=True, help="With --study: build the bundles that are not there.")
 @as_json
 @click.pass_context
 def command(
@@ -43,6 +44,7 @@ def command(
     out: Path | None,
     reference: bool,
     quick: bool,
+    build: bool,
     as_json: bool,
 ) -> None:
     """Measure how well a bundle defends, on labelled images.
@@ -56,9 +58,12 @@ def command(
     """
     if study is not None:
         _refuse(ctx, "--study", ("bundle", "split", "patch", "seed", "html"))
-        _study(study, out, data, limit, reference=reference, quick=quick, as_json=as_json)
+        if reference and build:
+            raise UsageError("--reference measures no bundle.", fix="Leave out --build.")
+        how = {"reference": reference, "quick": quick, "build": build}
+        _study(study, out, data, limit, how, as_json=as_json)
         return
-    _refuse(ctx, "a bundle", ("out", "reference", "quick"))
+    _refuse(ctx, "a bundle", ("out", "reference", "quick", "build"))
     if bundle is None or data is None or patch is None:
         given = {"BUNDLE": bundle, "--data": data, "--patch": patch}
         missing = ", ".join(name for name, value in given.items() if value is None)
@@ -87,9 +92,8 @@ def _study(
     out: Path | None,
     data: Path | None,
     limit: int | None,
+    how: dict[str, bool],
     *,
-    reference: bool,
-    quick: bool,
     as_json: bool,
 ) -> None:
     if out is None:
@@ -97,10 +101,7 @@ def _study(
     from zmask_export.cli.console import ConsoleReporter
     from zmask_export.pipeline.study import REPORT_HTML, run_study
 
-    report = run_study(
-        path, out, data=data, limit=limit, reference=reference, quick=quick,
-        reporter=ConsoleReporter(),
-    )  # fmt: skip
+    report = run_study(path, out, data=data, limit=limit, reporter=ConsoleReporter(), **how)
     if as_json:
         click.echo(report.model_dump_json())
         return

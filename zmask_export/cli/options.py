@@ -61,6 +61,11 @@ def network_options(function: Function) -> Function:
             click.option(
                 "--fill", type=click.Choice(["black", "mean"]), help="Colour of covered pixels."
             ),
+            click.option(
+                "--corners",
+                type=click.IntRange(0, MAX_SIDE),
+                help="Reach in grid cells that squares the mask's corners; 0 as in the paper.",
+            ),
         )
     ):
         function = option(function)
@@ -82,6 +87,7 @@ def network_from(values: dict[str, Any]) -> Any:
         deep=_names(values.pop("deep")),
         registration=values.pop("registration"),
         fill=values.pop("fill"),
+        corners=values.pop("corners"),
     )
 
 

@@ -121,6 +121,12 @@ class SegmentationFolder:
         return (self[i] for i in range(len(self)))
 
 
+def split_images(root: Path, split: str) -> Path:
+    """The folder that holds a split's images, in CamVid or Cityscapes layout; it need not exist."""
+    cityscapes = root / "leftImg8bit"
+    return cityscapes / split if cityscapes.is_dir() else root / split / "images"
+
+
 def require_classes(folder: SegmentationFolder, classes: int) -> None:
     """Refuse a data set whose classes are not the network's.
 

@@ -119,6 +119,7 @@ class ZMask(nn.Module):
         self.bare = bare
         self.policy = policy
         self.fill = defense.fill
+        self.corners = defense.corners
         self.heatmaps = Heatmaps.of(calibration, form)
         self.register_buffer("parameters_", torch.from_numpy(parameters))
         self.register_buffer("threshold", torch.tensor(threshold))
@@ -134,9 +135,8 @@ class ZMask(nn.Module):
         outputs, features = self.bare(image)
         maps = self.heatmaps(features)
         size = (int(image.shape[2]), int(image.shape[3]))
-        found = fusion.detect(
-            maps["shallow"], maps["deep"], self.get_buffer("parameters_"), limit, size
-        )
+        parameters = self.get_buffer("parameters_")
+        found = fusion.detect(maps["shallow"], maps["deep"], parameters, limit, size, self.corners)
         again = self.policy is Policy.MASK or (
             self.policy is Policy.GATED and bool(found.flag.any())
         )

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
+from zmask_export.data.segmentation import split_images
 from zmask_export.spec import Spec, load_yaml
 
 QUICK_IMAGES = 4
@@ -60,13 +61,25 @@ class DetectorSource(Spec):
 
     Attributes:
         images: folder of clean images, none of which is evaluated.
+        split: or the images of this split of the study's data set.
         limit: at most this many, spread evenly.
         tap: the layer; the coarsest of the set D where None.
     """
 
-    images: Beside
+    images: Beside | None = None
+    split: str | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
     tap: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> DetectorSource:
+        if (self.images is None) == (self.split is None):
+            raise ValueError("give images or split")
+        return self
+
+    def folder(self, root: Path) -> Path:
+        """Where the clean images are; ``root`` is the study's data set."""
+        return self.images or split_images(root, self.split or "")
 
 
 class NetworkStudy(Spec):
@@ -99,11 +112,13 @@ class NetworkStudy(Spec):
     detectors: DetectorSource | None = None
 
     def quick(self) -> NetworkStudy:
-        """The same with the ends of every series alone."""
+        """The same with the ends of every series, and few images for the detectors."""
         return self.model_copy(
             update={
                 "beta": None if self.beta is None else self.beta.ends(),
                 "alpha": {name: series.ends() for name, series in self.alpha.items()},
+                "detectors": self.detectors
+                and self.detectors.model_copy(update={"limit": QUICK_IMAGES}),
             }
         )
 

@@ -93,7 +93,14 @@ def fuse(bare: ir.Model, calibration: Calibration, options: FuseOptions) -> Fuse
     shallow = maximum(build, "fusion", maps["shallow"])
     deep = maximum(build, "fusion", maps["deep"])
     found = emit_fusion(
-        build, shallow, deep, parameters, threshold, header.input_size, defense.grid
+        build,
+        shallow,
+        deep,
+        parameters,
+        threshold,
+        size=header.input_size,
+        grid=defense.grid,
+        corners=defense.corners,
     )
 
     colour = header.preprocess.colour(defense.fill)

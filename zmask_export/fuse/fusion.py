@@ -30,8 +30,10 @@ def emit_fusion(
     deep: ir.Value,
     parameters: NDArray[np.float32],
     threshold: ir.Value,
+    *,
     size: Size,
     grid: Size,
+    corners: int,
 ) -> Found:
     """Soft mask, score, flag and mask.
 
@@ -43,6 +45,7 @@ def emit_fusion(
         threshold: lambda0, float32 (1,).
         size: image (H, W).
         grid: (HR, WR).
+        corners: reach in cells, see ``DefenseSpec.corners``.
     """
     gate = _soft_threshold(build, deep, parameters[:4])
     gated = build.op(PART, "Mul", [gate, shallow])
@@ -52,6 +55,8 @@ def emit_fusion(
     flag = build.op(PART, "Not", [build.op(PART, "LessOrEqual", [score, threshold])])
     shaped = build.op(PART, "Reshape", [flag, build.ints(PART, [-1, 1, 1, 1])])
     above = build.op(PART, "Greater", [soft, build.floats(PART, 0.5)])
+    if corners:
+        above = _fill_corners(build, above, corners)
     covered = build.op(PART, "And", [above, shaped])
     keep = build.op(PART, "Where", [covered, build.floats(PART, 0.0), build.floats(PART, 1.0)])
     rows = build.op(PART, "Gather", [keep, _nearest(build, size[0], grid[0])], {"axis": 2})
@@ -65,6 +70,22 @@ def _soft_threshold(build: GraphBuilder, x: ir.Value, parameters: NDArray[np.flo
         x = build.op(PART, "Add", [x, build.floats(PART, parameters[index + 1])])
         x = build.op(PART, activation, [x])
     return x
+
+
+def _fill_corners(build: GraphBuilder, covered: ir.Value, reach: int) -> ir.Value:
+    """A cell is covered where its row and its column both hold a covered cell within reach."""
+    zero = build.floats(PART, 0.0)
+    cells = build.op(PART, "Where", [covered, build.floats(PART, 1.0), zero])
+    across, down = (
+        build.op(
+            PART,
+            "MaxPool",
+            [cells],
+            {"kernel_shape": [2 * r + 1 for r in side], "pads": [*side, *side]},
+        )
+        for side in ((0, reach), (reach, 0))
+    )
+    return build.op(PART, "Greater", [build.op(PART, "Min", [across, down]), zero])
 
 
 def _score(build: GraphBuilder, shallow: ir.Value, deep: ir.Value, soft: ir.Value) -> ir.Value:

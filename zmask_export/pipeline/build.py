@@ -195,14 +195,14 @@ def obtain_calibration(
     named = named or [(NOISE, noise_patch(opened.input_size))]
     attack = named[0][1]
     if options.calibration is not None:
-        return load_calibration(options.calibration, opened, may_change=("fill",)), attack
+        return load_calibration(options.calibration, opened, may_change=("fill", "corners")), attack
     if options.images is None and not options.network.random_weights:
         if shipped.calibration is None:
             raise CalibrationError(
                 "These weights have no calibration yet.",
                 fix="Give clean images with --images, or a calibration file with --calibration.",
             )
-        return load_calibration(shipped.calibration, opened, may_change=("fill",)), attack
+        return load_calibration(shipped.calibration, opened, may_change=("fill", "corners")), attack
     if not paths and not options.network.random_weights:
         raise UsageError(
             "Fitting needs a patch that was crafted against these weights.",

@@ -21,7 +21,7 @@ from zmask_export.evaluate.metrics import mask_iou
 from zmask_export.pipeline.network import OpenNetwork
 from zmask_export.pipeline.progress import Reporter, Silent
 
-REFITTED = ("shallow_kernels", "deep_kernels", "grid", "registration", "fill")
+REFITTED = ("shallow_kernels", "deep_kernels", "grid", "registration", "fill", "corners")
 """Fields of the defense that statistics do not depend on: a fit may change them."""
 DEAD_GATE = 0.02
 """A deep gate whose range over the fit set is below this does not act."""
@@ -100,7 +100,9 @@ def fit(
         parameters, loss = fit_fusion(
             data, options.settings, on_epoch=lambda n, value: advance(n, f"loss {value:.4f}")
         )
-    summary, threshold = summarise(data, parameters, loss, [n for n, _ in attack], options)
+    summary, threshold = summarise(
+        data, parameters, loss, [n for n, _ in attack], options, defense.corners
+    )
     low, high = summary.gate_range
     if high - low < DEAD_GATE:
         reporter.note(
@@ -112,7 +114,12 @@ def fit(
 
 
 def summarise(
-    data: FitSet, parameters: Tensor, loss: float, names: Sequence[str], options: FitOptions
+    data: FitSet,
+    parameters: Tensor,
+    loss: float,
+    names: Sequence[str],
+    options: FitOptions,
+    corners: int = 0,
 ) -> tuple[FitSummary, float]:
     """Scores, threshold and quality of a fit on its own set."""
     with torch.inference_mode():
@@ -125,7 +132,7 @@ def summarise(
     else:
         cut = roc.cut_at_fpr(clean, patched, options.target_fpr)
         rule = f"FPR at most {options.target_fpr}"
-    covered = (soft > 0.5).numpy()
+    covered = fusion.fill_corners(soft > 0.5, corners).numpy()
     target = (data.target > 0.5).numpy()
     flagged = scores > cut.threshold
     ious = [mask_iou(covered[i], target[i]) for i in np.flatnonzero(data.patched)]

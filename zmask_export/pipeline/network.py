@@ -45,7 +45,7 @@ class NetworkOptions:
         preprocess: name of a normalisation.
         input_size: (H, W).
         shallow, deep: taps.
-        registration, fill: see DefenseSpec.
+        registration, fill, corners: see DefenseSpec.
     """
 
     model: str
@@ -58,6 +58,7 @@ class NetworkOptions:
     deep: tuple[str, ...] = ()
     registration: Registration | None = None
     fill: Fill | None = None
+    corners: int | None = None
 
 
 @dataclass(frozen=True)
@@ -177,15 +178,16 @@ def _defense(options: NetworkOptions, entry: ModelEntry, preset: Preset) -> Defe
         "deep": options.deep or defense.deep,
         "registration": options.registration or defense.registration,
         "fill": options.fill or defense.fill,
+        "corners": defense.corners if options.corners is None else options.corners,
     }
     return _changed(defense, changes)
 
 
 def _asked(options: NetworkOptions, preset: Preset) -> frozenset[str]:
-    fields = {"shallow", "deep", "registration", "fill"}
-    asked = {name for name in fields if getattr(options, name)}
+    fields = {"shallow", "deep", "registration", "fill", "corners"}
+    asked = {name for name in fields if getattr(options, name) not in (None, ())}
     if options.preset is not None:
-        asked |= {"shallow_kernels", "deep_kernels", "grid", "registration", "fill"}
+        asked |= {"shallow_kernels", "deep_kernels", "grid", "registration", "fill", "corners"}
         asked |= {name for name in ("shallow", "deep") if getattr(preset, name) is not None}
     return frozenset(asked)
 

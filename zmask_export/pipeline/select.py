@@ -182,6 +182,7 @@ def save_preset(opened: OpenNetwork, selection: Selection, out: Path) -> None:
         "deep": selection.proposed.deep,
         "registration": opened.defense.registration,
         "fill": opened.defense.fill,
+        "corners": opened.defense.corners,
     }
     record = opened.preset.model_copy(update=changed).model_dump(
         mode="json", exclude={"weights", "calibration", "patch"}

@@ -31,6 +31,7 @@ from zmask_export.evaluate.report import (
 from zmask_export.evaluate.study import TABLE_ROWS, NetworkStudy, Study, load_study
 from zmask_export.evaluate.subjects import Subject
 from zmask_export.pipeline.progress import Advance, Reporter, Silent
+from zmask_export.pipeline.study_bundles import build_absent
 from zmask_export.pipeline.study_network import StudyNetwork, absent, digest, open_study_network
 
 REPORT_JSON = "report.json"
@@ -45,6 +46,7 @@ def run_study(
     limit: int | None = None,
     reference: bool = False,
     quick: bool = False,
+    build: bool = False,
     reporter: Reporter | None = None,
 ) -> StudyReport:
     """Measure everything that a study names and that is there, and write both reports.
@@ -57,12 +59,14 @@ def run_study(
         out: folder for cells, ``report.json`` and ``report.html``.
         data: the data set's folder, in the place of the one in the file.
         quick: few images, resamples and points of the series.
+        build: build the bundles that are not there.
         reporter: shows progress.
 
     Raises:
         UsageError: no data set, or not one of the networks is there.
         InputError: a file is damaged, or files do not belong together (named).
         OutputError: ``out`` cannot be written.
+        ZMaskError: with ``build``, of the build that failed.
     """
     reporter = reporter or Silent()
     study = load_study(path)
@@ -74,6 +78,8 @@ def run_study(
     if root is None:
         raise UsageError("The study names no data set.", fix="Add data: to it, or give --data.")
     require_writable(out / REPORT_JSON)
+    if build:
+        build_absent(study, reporter)
     networks, left_out, examples = [], [], {}
     for name, network in study.networks.items():
         why = absent(network, reference=reference)
@@ -122,7 +128,7 @@ class _Run:
     ) -> None:
         self.name, self.study, self.folder, self.reporter = name, study, folder, reporter
         self.opened: StudyNetwork = open_study_network(
-            network, reference=reference, reporter=reporter
+            network, root, reference=reference, reporter=reporter
         )
         self.samples = SegmentationFolder(
             root, study.split, size=self.opened.input_size, limit=study.limit
@@ -169,36 +175,42 @@ class _Run:
         return example(self.opened.network, image, self.opened.classes)
 
     def _cells(self) -> dict[str, dict[str, Cell]]:
-        """Attack to subject to cell, from disk where they are."""
-        wanted = [
-            (attack, subject)
-            for attack in self.attacks
-            for subject in attack.subjects
-            if subject in self.opened.entries
-        ]
+        """Attack to subject to cell, from disk where they are.
+
+        Attacks of one patch, such as L and the last of a series, share their cells.
+        """
         cells: dict[str, dict[str, Cell]] = {attack.name: {} for attack in self.attacks}
-        missing = []
-        for attack, subject in wanted:
-            cell = cell_files.load(self._path(attack, subject), self._identity(attack, subject))
-            if cell is None:
-                missing.append((attack, subject))
-            else:
-                cells[attack.name][subject] = cell
+        same: dict[str, list[tuple[Attack, str]]] = {}
+        for attack in self.attacks:
+            for subject in attack.subjects:
+                if subject in self.opened.entries:
+                    same.setdefault(self._identity(attack, subject), []).append((attack, subject))
+        found = {
+            identity: cell_files.load(self._path(*places[0]), identity)
+            for identity, places in same.items()
+        }
+        missing = [identity for identity, cell in found.items() if cell is None]
         # Opening may itself take a pass over images, with a bar of its own.
-        needed = dict.fromkeys(subject for _, subject in missing)
+        needed = dict.fromkeys(same[identity][0][1] for identity in missing)
         opened = {subject: self.opened.entries[subject].open() for subject in needed}
         with self.reporter.bar(self.name, len(missing) * len(self.samples)) as advance:
-            for index, (attack, subject) in enumerate(missing):
+            for index, identity in enumerate(missing):
+                attack, subject = same[identity][0]
                 start = index * len(self.samples)
-                cells[attack.name][subject] = self._measure(
-                    attack, subject, opened[subject], start, advance
-                )
+                measured = self._measure(attack, opened[subject], start, advance, subject)
+                cell_files.save(self._path(attack, subject), measured, identity)
+                found[identity] = measured
+        for identity, places in same.items():
+            for attack, subject in places:
+                cell = found[identity]
+                if cell is not None:
+                    cells[attack.name][subject] = cell
         return cells
 
     def _measure(
-        self, attack: Attack, subject: str, opened: Subject, start: int, advance: Advance
+        self, attack: Attack, opened: Subject, start: int, advance: Advance, subject: str
     ) -> Cell:
-        cell = cell_files.measure(
+        return cell_files.measure(
             opened,
             self.samples,
             len(self.opened.classes),
@@ -206,8 +218,6 @@ class _Run:
             seed=self.study.seed,
             on_image=lambda done: advance(start + done, f"{attack.name}, {subject}"),
         )
-        cell_files.save(self._path(attack, subject), cell, self._identity(attack, subject))
-        return cell
 
     def _path(self, attack: Attack, subject: str) -> Path:
         return self.folder / attack.file(subject)

@@ -81,11 +81,14 @@ def absent(study: NetworkStudy, *, reference: bool) -> str | None:
     return next((missing(path) for path in paths if not path.exists()), None)
 
 
-def open_study_network(study: NetworkStudy, *, reference: bool, reporter: Reporter) -> StudyNetwork:
+def open_study_network(
+    study: NetworkStudy, root: Path, *, reference: bool, reporter: Reporter
+) -> StudyNetwork:
     """Open a network and its rivals.
 
     Args:
         study: which files.
+        root: the data set's folder.
         reference: measure the PyTorch reference, not the bundle.
         reporter: shows the pass that HN and FPDA need, when it comes to it.
 
@@ -107,10 +110,12 @@ def open_study_network(study: NetworkStudy, *, reference: bool, reporter: Report
     elif study.masknet is not None:
         masknet = subjects.module_filter(load_masknet(study.masknet).protect)
         entries["masknet"] = _behind(base, {"filter": sha256_file(study.masknet)}, masknet)
-    if study.detectors is not None and not study.detectors.images.is_dir():
-        left_out.append(LeftOut(what="rivals HN, FPDA", why=missing(study.detectors.images)))
-    elif study.detectors is not None and opened is not None:
-        entries[DETECTORS] = _detectors(study.detectors, opened, reporter)
+    if study.detectors is not None and opened is not None:
+        folder = study.detectors.folder(root)
+        if folder.is_dir():
+            entries[DETECTORS] = _detectors(study.detectors, folder, opened, reporter)
+        else:
+            left_out.append(LeftOut(what="rivals HN, FPDA", why=missing(folder)))
     return StudyNetwork(**{**vars(base), "entries": entries, "left_out": tuple(left_out)})
 
 
@@ -190,8 +195,10 @@ def _behind(base: StudyNetwork, identity: dict[str, Any], function: subjects.Fil
     )
 
 
-def _detectors(source: DetectorSource, opened: OpenNetwork, reporter: Reporter) -> Entry:
-    images = ImageFolder(source.images, opened.input_size, limit=source.limit)
+def _detectors(
+    source: DetectorSource, folder: Path, opened: OpenNetwork, reporter: Reporter
+) -> Entry:
+    images = ImageFolder(folder, opened.input_size, limit=source.limit)
     tap = source.tap or deepest(opened)
     bare = BareNetwork(opened.network, opened.preprocess, tap_paths(opened.entry, (tap,)))
 
