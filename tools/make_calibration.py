@@ -2,10 +2,11 @@
 
     python tools/make_calibration.py --data CAMVID --model icnet
 
-On the training split: crafts ``patch.png``, which the defense never sees before it is evaluated, and the
-two patches that it is fitted on, ``fit-1.0.png`` and ``fit-0.5.png`` (beta = 1 and 0.5, the ends of the
-paper's range); measures the statistics; fits the fusion block. Every step is a verb of the command line;
-this only fixes their settings. Patches that are there already are kept.
+On the training split: crafts ``patch.png``, which the defense does not see before it is evaluated, and
+``fit.png``, which the fusion block is fitted on; measures the statistics; fits. ``weak.png`` is ``fit.png``
+with less over-activation (beta = 0.8): a fit on both measured worse (mask IoU 0.85 against 0.87 for ICNet),
+so only MaskNet is trained on it. Every step is a verb of the command line; this only fixes their settings.
+Patches that are there already are kept.
 """
 
 from __future__ import annotations
@@ -42,18 +43,18 @@ def main(data: Path, model: str) -> None:
     """Craft, calibrate and fit; stop at the first failure."""
     folder = presets.folder() / model
     images = data / "train" / "images"
-    plain, weak = folder / "fit-1.0.png", folder / "fit-0.5.png"
+    plain, weak = folder / "fit.png", folder / "weak.png"
     calibration = folder / "calibration.safetensors"
     network = ("--model", model)
     craft(model, data, folder / "patch.png", "--epochs", "30", "--seed", "0")
     craft(model, data, plain, "--epochs", "25", "--seed", "1")
     verb("calibrate", *network, "--images", images, "--out", calibration)
-    goal = ("--beta", "0.5", "--calibration", calibration)
+    goal = ("--beta", "0.8", "--calibration", calibration)
     near = ("--init", plain, "--epochs", "8", "--lr", "0.05")
     craft(model, data, weak, *goal, *near, "--seed", "1")
     verb(
         *("fit", *network, "--calibration", calibration, "--images", images, "--limit", "100"),
-        *("--patch", plain, "--patch", weak),
+        *("--patch", plain),
     )
 
 

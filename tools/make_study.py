@@ -2,8 +2,8 @@
 
     python tools/make_study.py --data CAMVID --model icnet
 
-All of it on the training split. Patches S and M, and a random one of size L; MaskNet, trained against the
-patches that the defense is fitted on; the over-activation series over beta (Figure 6) and the defense-aware
+All of it on the training split. Patches S and M, and a random one of size L; MaskNet, trained against
+``fit.png`` and ``weak.png``; the over-activation series over beta (Figure 6) and the defense-aware
 series over alpha (Figure 9), each patch starting from its neighbour, the first from the L patch
 ``calib/<model>/patch.png``. What is there already is kept, so an interrupted run goes on.
 """
@@ -23,7 +23,7 @@ from zmask_export import presets
 VALUES = tuple(f"0.{tenth}" for tenth in range(9, -1, -1))
 """alpha and beta below 1, in the order in which they are crafted."""
 BETA = ("--epochs", "5", "--lr", "0.05")
-AWARE = ("--images", "50", "--epochs", "3", "--lr", "0.05", "--aware-images", "1")
+AWARE = ("--images", "50", "--epochs", "2", "--lr", "0.05", "--aware-images", "1")
 MASKNET = ("--images", "100", "--epochs", "15")
 
 
@@ -43,7 +43,7 @@ def main(data: Path, model: str) -> None:
 
     masknet = folder / "masknet.safetensors"
     if not masknet.exists():
-        given = [f"--patch={home / name}" for name in ("fit-1.0.png", "fit-0.5.png")]
+        given = [f"--patch={home / name}" for name in ("fit.png", "weak.png")]
         tool = Path(__file__).with_name("train_masknet.py")
         settings = ("--model", model, "--data", data, "--out", masknet, *given, *MASKNET)
         subprocess.run([sys.executable, str(tool), *map(str, settings)], check=True)

@@ -16,6 +16,7 @@ from tests.data.pictures import PNG, SIZE, WRONG, encode, pixels
 from zmask_export.data import images
 from zmask_export.data.drawn import DrawnScenes
 from zmask_export.data.images import ImageFolder
+from zmask_export.data.sampling import spread
 from zmask_export.data.scene import draw_scene
 from zmask_export.errors import DatasetError, ImageError, UsageError
 
@@ -127,7 +128,7 @@ def test_a_folder_without_images_is_refused(
 @given(count=st.integers(1, 60), limit=st.integers(1, 80))
 def test_a_limit_is_spread_evenly(count: int, limit: int) -> None:
     paths = [Path(f"{index:03d}") for index in range(count)]
-    picked = images.spread(paths, limit)
+    picked = spread(paths, limit)
     assert len(picked) == len(set(picked)) == min(count, limit)
     assert picked == sorted(picked)
     assert picked[0] == paths[0]

@@ -17,7 +17,7 @@ from tests.conftest import command, zmask
 from zmask_export import presets
 from zmask_export.data.scene import draw_scene
 
-DEMOS = ("icnet", "ddrnet")
+DEMOS = ("icnet", "ddrnet", "bisenet")
 CAMVID = Path(__file__).parents[3] / "shared" / "data" / "camvid"
 SIZE = (360, 480)
 MOST_S = 90

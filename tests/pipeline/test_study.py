@@ -177,6 +177,23 @@ def test_an_absent_bundle_is_built_where_its_model_is_named(
     assert not any(name.endswith(".engine") for name in contents(tmp_path / "new"))
 
 
+def test_a_series_may_take_fewer_images_than_the_table(
+    studies: Path, whole: tuple[Path, StudyReport], tmp_path: Path
+) -> None:
+    content = yaml.safe_load((studies / "study.yaml").read_text())
+    path = studies / "fewer.yaml"
+    path.write_text(yaml.safe_dump({**content, "series_limit": 1}))
+    out = shutil.copytree(whole[0], tmp_path / "out")
+    watch = Watch()
+    (network,) = run_study(path, out, reporter=watch).networks
+    assert network.table == whole[1].networks[0].table
+    rows = (*network.beta, *network.alpha["flag"])
+    assert watch.totals == {"icnet": sum(len(row.miou) for row in rows)}
+    for row in rows:
+        assert all(estimate.images == 1 for estimate in row.miou.values())
+        assert row.detection["zmask"].auc.images == 1
+
+
 def test_one_patch_under_two_names_is_measured_once(studies: Path, tmp_path: Path) -> None:
     path = changed(studies, "twice", patches={"L": "beta-1.0.png"})
     watch = Watch()

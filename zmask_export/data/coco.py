@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zmask_export.data import images
+from zmask_export.data.sampling import spread
 from zmask_export.errors import DatasetError
 from zmask_export.spec import Side, explain
 
@@ -144,7 +145,7 @@ class BoxFolder:
                 f"{annotations} lists an image file twice.", fix="Copy the annotations again."
             )
         _require_listed(folder, files.keys(), annotations)
-        self.paths = images.spread(list(files), limit)
+        self.paths = spread(list(files), limit)
         for path in self.paths:
             # Unlike Path.is_file, this is False for a name that no file can have.
             if not os.path.isfile(path):

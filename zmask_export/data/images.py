@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from zmask_export.errors import DatasetError, ImageError, UsageError
+from zmask_export.data.sampling import spread
+from zmask_export.errors import DatasetError, ImageError
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 MAX_STRETCH = 2.0
@@ -284,17 +285,3 @@ def _version(paths: list[Path]) -> str:
         with contextlib.suppress(OSError):  # a file that is gone is named when it is read
             digest.update(f"{path.stat().st_size} {path.stat().st_mtime_ns}\n".encode())
     return digest.hexdigest()
-
-
-def spread(paths: list[Path], limit: int | None) -> list[Path]:
-    """``limit`` items spread evenly over ``paths``; all of them where ``limit`` is None.
-
-    Raises:
-        UsageError: ``limit`` is under 1.
-    """
-    if limit is not None and limit < 1:
-        raise UsageError(f"A limit of {limit} leaves no image.", fix="Give at least 1.")
-    if limit is None or limit >= len(paths):
-        return paths
-    picks = np.linspace(0, len(paths) - 1, limit).round().astype(int)
-    return [paths[i] for i in picks]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zmask_export.data import images
+from zmask_export.data.sampling import spread
 from zmask_export.errors import DatasetError
 
 IGNORE = 255
@@ -88,7 +89,7 @@ class SegmentationFolder:
                 f"{root} has neither CamVid's layout ({split}/images) nor Cityscapes' (leftImg8bit).",
                 fix="Point to the folder as it lies on disk after the official download.",
             )
-        picked = images.spread([image for image, _ in self.pairs], limit)
+        picked = spread([image for image, _ in self.pairs], limit)
         chosen = set(picked)
         self.pairs = [pair for pair in self.pairs if pair[0] in chosen]
 

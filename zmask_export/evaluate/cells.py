@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,6 +56,16 @@ class Cell:
     covered: NDArray[np.float64] | None = None
     scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
+    def of(self, picked: Sequence[int]) -> Cell:
+        """The same of some of the images, by index."""
+        rows = list(picked)
+        return Cell(
+            overlaps=None if self.overlaps is None else self.overlaps[rows],
+            mask_iou=None if self.mask_iou is None else self.mask_iou[rows],
+            covered=None if self.covered is None else self.covered[rows],
+            scores={name: scores[rows] for name, scores in self.scores.items()},
+        )
+
 
 def scene(sample: Sample, patch: Tensor | None, index: int, seed: int) -> tuple[Image, Inside]:
     """A sample as float32 (1, 3, H, W), with the patch at a random place, and where that is.
@@ -89,6 +99,7 @@ def measure(
     patch: Tensor | None = None,
     *,
     seed: int = 0,
+    picked: Sequence[int] | None = None,
     on_image: Callable[[int], None] | None = None,
 ) -> Cell:
     """Run a subject over all images.
@@ -99,19 +110,20 @@ def measure(
         classes: number of classes C.
         patch: (3, h, w) in [0, 1], pasted as :func:`scene` says; None measures clean images.
         seed: of the places.
+        picked: indices of the images to run; None runs all.
         on_image: told the number of images done.
 
     Raises:
         PatchError: the patch is larger than the images.
     """
     rows: dict[str, list[Any]] = {}
-    for index in range(len(samples)):
+    for done, index in enumerate(range(len(samples)) if picked is None else picked, start=1):
         sample = samples[index]
         image, inside = scene(sample, patch, index, seed)
         for name, value in _counts(subject(image, inside), sample, inside, classes).items():
             rows.setdefault(name, []).append(value)
         if on_image is not None:
-            on_image(index + 1)
+            on_image(done)
     return _cell({name: np.array(values) for name, values in rows.items()})
 
 

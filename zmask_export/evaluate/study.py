@@ -139,6 +139,7 @@ class Study(Spec):
         data: CamVid or Cityscapes folder; None where it is given on the command line.
         split: of the data set.
         limit: at most this many images, spread evenly.
+        series_limit: of these, at most this many for the series over beta and alpha.
         seed: of the patches' places and of the bootstrap.
         resamples: of the bootstrap.
         networks: name to network; the name also names the folder of its cells.
@@ -148,6 +149,7 @@ class Study(Spec):
     data: Beside | None = None
     split: str = "val"
     limit: Annotated[int, Field(ge=1)] | None = None
+    series_limit: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     resamples: Annotated[int, Field(ge=1, le=100_000)] = 1000
     networks: Annotated[

@@ -31,7 +31,7 @@ from zmask_export.spec import Size
 
 LARGE = PATCH_SHARE
 """Side of an L patch as a share of the image's (M is 0.20, S is 0.15)."""
-EFFECT_IMAGES = 25
+EFFECT_IMAGES = 10
 """A patch's effect is measured on about this many of its images."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from zmask_export import __version__
 from zmask_export.artifacts.files import require_writable, sha256_file, write_text
 from zmask_export.attack import patch as patches
+from zmask_export.data.sampling import spread
 from zmask_export.data.segmentation import SegmentationFolder, require_classes
 from zmask_export.errors import DatasetError, UsageError
 from zmask_export.evaluate import cells as cell_files
@@ -140,13 +142,24 @@ class _Run:
             )
         self.images = digest([path for pair in self.samples.pairs for path in pair])
         self.attacks, self.left_out = attacks(network)
+        self.every = range(len(self.samples))
+        self.few = spread(self.every, study.series_limit)
 
     def report(self) -> NetworkReport:
         """Measure what is not on disk, and count."""
         measured = self._cells()
         draw = Resamples(len(self.samples), self.study.resamples, self.study.seed)
-        clean = Clean(measured["None"], self.opened.network.threshold, draw)
-        rows = {a.name: row(a.name, measured[a.name], clean, a.value) for a in self.attacks}
+        threshold = self.opened.network.threshold
+        clean = Clean(measured["None"], threshold, draw)
+        few = Clean(
+            {subject: cell.of(self.few) for subject, cell in clean.cells.items()},
+            threshold,
+            Resamples(len(self.few), self.study.resamples, self.study.seed),
+        )
+        rows = {
+            a.name: row(a.name, measured[a.name], few if a.series else clean, a.value)
+            for a in self.attacks
+        }
         series: dict[str | None, list[Row]] = {}
         for attack in self.attacks:
             series.setdefault(attack.series, []).append(rows[attack.name])
@@ -193,11 +206,13 @@ class _Run:
         # Opening may itself take a pass over images, with a bar of its own.
         needed = dict.fromkeys(same[identity][0][1] for identity in missing)
         opened = {subject: self.opened.entries[subject].open() for subject in needed}
-        with self.reporter.bar(self.name, len(missing) * len(self.samples)) as advance:
-            for index, identity in enumerate(missing):
+        done = 0
+        total = sum(len(self._picked(same[identity][0][0])) for identity in missing)
+        with self.reporter.bar(self.name, total) as advance:
+            for identity in missing:
                 attack, subject = same[identity][0]
-                start = index * len(self.samples)
-                measured = self._measure(attack, opened[subject], start, advance, subject)
+                measured = self._measure(attack, opened[subject], done, advance, subject)
+                done += len(self._picked(attack))
                 cell_files.save(self._path(attack, subject), measured, identity)
                 found[identity] = measured
         for identity, places in same.items():
@@ -216,8 +231,12 @@ class _Run:
             len(self.opened.classes),
             _patch(attack),
             seed=self.study.seed,
+            picked=self._picked(attack),
             on_image=lambda done: advance(start + done, f"{attack.name}, {subject}"),
         )
+
+    def _picked(self, attack: Attack) -> Sequence[int]:
+        return self.every if attack.series is None else self.few
 
     def _path(self, attack: Attack, subject: str) -> Path:
         return self.folder / attack.file(subject)
@@ -227,6 +246,7 @@ class _Run:
             "subject": self.opened.entries[subject].identity,
             "patch": None if attack.patch is None else sha256_file(attack.patch),
             "images": self.images,
+            "picked": list(self._picked(attack)),
             "size": self.opened.input_size,
             "seed": self.study.seed,
             "tool": __version__,
