@@ -10,4 +10,5 @@ setup(
         "zmask_export.evaluate": ["*.j2"],
         "zmask_export.calib": ["*/*.yaml", "*/*.safetensors", "*/*.png"],
     },
+    exclude_package_data={"zmask_export.calib": ["camvid/*"]},  # for the checkout, with its patches
 )

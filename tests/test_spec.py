@@ -13,7 +13,7 @@ from zmask_export.models import registry
 from zmask_export.spec import PREPROCESS, DefenseSpec, Preprocess, explain, load_preset
 
 CALIB = Path(__file__).parent.parent / "calib"
-SHIPPED = sorted(CALIB.rglob("*.yaml"))
+SHIPPED = sorted(p for p in CALIB.glob("*/*.yaml") if p.name != "study.yaml")
 DEFENSE: dict[str, Any] = {
     "shallow": ("a", "b"),
     "deep": ("b", "c"),

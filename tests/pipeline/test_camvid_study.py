@@ -1,0 +1,75 @@
+"""The CamVid study as it is shipped: everything it names is there, and the quick form runs."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import command
+from zmask_export import presets
+from zmask_export.evaluate.plan import attacks
+from zmask_export.evaluate.report import StudyReport
+from zmask_export.evaluate.study import load_study
+from zmask_export.pipeline.study import REPORT_JSON
+
+ROOT = Path(__file__).parents[2]
+CAMVID = ROOT.parent / "shared" / "data" / "camvid"
+STUDY = ROOT / "calib" / "camvid" / "study.yaml"
+README = (ROOT / "README.md").read_text("utf-8")
+DOCS = ROOT / "docs" / "camvid"
+MOST_S = 300
+
+
+def test_the_study_names_nothing_that_is_absent() -> None:
+    study = load_study(STUDY)
+    assert list(study.networks) == ["icnet", "ddrnet", "bisenet"]
+    for name, network in study.networks.items():
+        present, left_out = attacks(network)
+        assert left_out == [], name
+        assert len(present) == 5 + 10 + 2 * 11
+        assert network.masknet is not None
+        assert network.masknet.is_file()
+
+
+def test_the_documented_study_is_what_its_numbers_give(tmp_path: Path) -> None:
+    tool = ROOT / "tools" / "draw_study.py"
+    given = ("--report", DOCS / "report.json", "--out", tmp_path)
+    subprocess.run([sys.executable, tool, *given], check=True)
+    written = sorted(path.name for path in tmp_path.iterdir())
+    assert written == sorted(path.name for path in DOCS.iterdir())
+    assert "icnet-beta.svg" in written
+    assert (tmp_path / "README.md").read_text("utf-8") == (DOCS / "README.md").read_text("utf-8")
+
+
+def test_the_documented_study_measured_what_is_shipped() -> None:
+    report = StudyReport.model_validate_json((DOCS / "report.json").read_text("utf-8"))
+    assert not report.quick
+    for network in report.networks:
+        assert network.left_out == ()
+        assert network.input_size == presets.find(network.model).preset.input_size
+        assert [len(rows) for rows in (network.table, network.beta)] == [5, 10]
+        assert {name: len(rows) for name, rows in network.alpha.items()} == {"mask": 11, "flag": 11}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CAMVID.is_dir(), reason="CamVid is not beside this checkout")
+def test_the_whole_study_is_one_command_and_quick_is_quick(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "calib", tmp_path / "calib")
+    started = time.monotonic()
+    (line,) = re.findall(r"^    zmask-export (evaluate --study .*)$", README, re.MULTILINE)
+    given = line.replace("CAMVID", str(CAMVID)).split()
+    subprocess.run([*command(*given), "--quick"], cwd=tmp_path, check=True)
+    assert time.monotonic() - started < MOST_S
+    report = StudyReport.model_validate_json((tmp_path / "study" / REPORT_JSON).read_text("utf-8"))
+    assert [network.model for network in report.networks] == ["icnet", "ddrnet", "bisenet"]
+    assert report.left_out == ()
+    for network in report.networks:
+        assert network.left_out == ()
+        assert set(network.table[-1].detection) == {"zmask", "hn", "fpda", "fpda+"}
+        assert set(network.table[-1].miou) == {"none", "zmask", "lgs", "masknet", "oracle"}
