@@ -172,7 +172,7 @@ class Halves:
 
 def test_example_pictures_are_small_and_show_what_happened() -> None:
     image = np.full((1, 3, 400, 800), 0.5, np.float32)
-    pictures = example(Halves(), image, ("sky", "road"))
+    pictures = example(Halves(), image, ("sky", "road"), "L")
     opened = []
     for picture in pictures:
         kind, _, data = picture.source.partition(";base64,")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.evaluate.reports import estimate, made_network, made_report
-from zmask_export.evaluate.report import StudyReport, findings
+from zmask_export.evaluate.report import StudyReport, findings, worst
 
 
 def finding(lines: list[str], word: str) -> str:
@@ -35,6 +35,10 @@ def test_alphas_at_which_the_defense_falls_are_named() -> None:
     assert fallen.endswith(
         "falls more than 0.03 below the plain attack's 0.570 at alpha 0.5 (0.535)."
     )
+    below = worst(made_network(weak=0.535))
+    assert below is not None
+    assert below.value == 0.5
+    assert worst(made_network(weak=0.545)) is None
     # Without a patch of alpha 1, the table's L patch is the plain one.
     assert "plain attack's 0.570" in finding(list(findings(made_network())), "Adv-Flag")
 

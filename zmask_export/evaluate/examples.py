@@ -17,18 +17,21 @@ _WIDTH = 320
 _COVERED = np.array((255, 0, 255), np.uint8)
 
 
-def example(network: Network, image: Image, classes: tuple[str, ...]) -> tuple[Figure, ...]:
+def example(
+    network: Network, image: Image, classes: tuple[str, ...], attack: str
+) -> tuple[Figure, ...]:
     """Pictures of one patched image: as it is, and its predictions without and with the defense.
 
     Args:
         network: runs bare and defended.
         image: float32 (1, 3, H, W).
         classes: class names.
+        attack: what the captions call the patch.
     """
     colours = palette(classes)
     frame = (image[0].transpose(1, 2, 0) * 255).round().astype(np.uint8)
     bare, defended = network.bare(image), network.defended(image)
-    pictures = [("Patched frame", frame)]
+    pictures = [(f"Patched frame ({attack})", frame)]
     if defended.kept is not None:
         covered = np.where(defended.kept[..., None], frame, _COVERED)
         pictures.append(("Covered by Z-Mask (magenta)", covered))

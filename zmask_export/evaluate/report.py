@@ -149,29 +149,38 @@ def _weak_patches(network: NetworkReport) -> Iterator[str]:
         yield f"{network.name}: mean AUC over {len(weak)} patches of beta up to {WEAK_BETA}: {listed}."
 
 
-def _aware(network: NetworkReport) -> Iterator[str]:
+def fallen(network: NetworkReport) -> Iterator[tuple[str, Row, tuple[Row, ...]]]:
+    """Series of aware attacks, the plain attack's row, and the rows with more than FALL below it."""
     for series in ("mask", "flag"):
         rows = network.alpha.get(series, ())
         plain = next((row for row in rows if row.value == 1.0), None)
         if plain is None:
             plain = next((row for row in network.table if row.attack == "L"), None)
-        if not rows or plain is None:
+        if not rows or plain is None or math.isnan(_value(plain.miou, "zmask")):
             continue
-        label = f"Adv-{series.capitalize()}"
-        level = _value(plain.miou, "zmask")
-        if math.isnan(level):
-            continue
-        fallen = [row for row in rows if _value(row.miou, "zmask") < level - FALL]
-        if fallen:
-            listed = ", ".join(f"{r.value} ({text(r.miou['zmask'])})" for r in fallen)
+        level = _value(plain.miou, "zmask") - FALL
+        yield series, plain, tuple(row for row in rows if _value(row.miou, "zmask") < level)
+
+
+def worst(network: NetworkReport) -> Row | None:
+    """The fallen row of the lowest defended mIoU; None where none fell."""
+    rows = [row for _, _, below in fallen(network) for row in below]
+    return min(rows, key=lambda row: _value(row.miou, "zmask"), default=None)
+
+
+def _aware(network: NetworkReport) -> Iterator[str]:
+    for series, plain, below in fallen(network):
+        label, level = f"Adv-{series.capitalize()}", text(plain.miou["zmask"])
+        if below:
+            listed = ", ".join(f"{r.value} ({text(r.miou['zmask'])})" for r in below)
             yield (
                 f"{network.name}: under {label} the defended mIoU falls more than {FALL} below the "
-                f"plain attack's {text(plain.miou['zmask'])} at alpha {listed}."
+                f"plain attack's {level} at alpha {listed}."
             )
         else:
             yield (
                 f"{network.name}: at no alpha of {label} does the defended mIoU fall more than "
-                f"{FALL} below the plain attack's {text(plain.miou['zmask'])}."
+                f"{FALL} below the plain attack's {level}."
             )
 
 

@@ -29,6 +29,7 @@ from zmask_export.evaluate.report import (
     NetworkReport,
     StudyReport,
     findings,
+    worst,
 )
 from zmask_export.evaluate.study import TABLE_ROWS, NetworkStudy, Study, load_study
 from zmask_export.evaluate.subjects import Subject
@@ -179,13 +180,15 @@ class _Run:
         )
 
     def examples(self, report: NetworkReport) -> tuple[Figure, ...]:
-        """Pictures of the first image under the largest patch that is there."""
-        name = largest(report)
-        if name is None:
-            return ()
-        patch = next(_patch(attack) for attack in self.attacks if attack.name == name)
-        image, _ = cell_files.scene(self.samples[0], patch, 0, self.study.seed)
-        return example(self.opened.network, image, self.opened.classes)
+        """Pictures of the first image under the largest patch, and under the aware one that costs most."""
+        below = worst(report)
+        names = (largest(report), None if below is None else below.attack)
+        found: list[Figure] = []
+        for attack in self.attacks:
+            if attack.name in names:
+                image, _ = cell_files.scene(self.samples[0], _patch(attack), 0, self.study.seed)
+                found += example(self.opened.network, image, self.opened.classes, attack.name)
+        return tuple(found)
 
     def _cells(self) -> dict[str, dict[str, Cell]]:
         """Attack to subject to cell, from disk where they are.
