@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import torch
 import yaml
-from PIL import Image
 from safetensors.torch import save_file
 
-from tests.conftest import PATCH_SIZE, Inputs, assert_refused, contents, zmask
-from zmask_export.defense.baselines.masknet import MaskNet, save_masknet
+from tests.conftest import Inputs, assert_refused, contents, zmask
+from tests.pipeline.conftest import BETAS, changed
 from zmask_export.errors import BundleError
 from zmask_export.evaluate.report import StudyReport
 from zmask_export.models import registry, weights
@@ -25,44 +20,6 @@ from zmask_export.pipeline.network import NetworkOptions, open_network
 from zmask_export.pipeline.progress import Advance, Silent
 from zmask_export.pipeline.study import REPORT_HTML, REPORT_JSON, run_study
 from zmask_export.pipeline.study_network import deepest
-
-BETAS = [0.5, 1.0]
-
-
-@pytest.fixture(scope="module")
-def studies(inputs: Inputs, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a study and what it names; the patch S is not there."""
-    folder = tmp_path_factory.mktemp("study")
-    rng = np.random.default_rng(5)
-    for name in ("L", "beta-0.5", "beta-1.0", "flag-0.0"):
-        noise = rng.integers(0, 256, (*PATCH_SIZE, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(folder / f"{name}.png")
-    torch.manual_seed(0)
-    save_masknet(folder / "masknet.safetensors", MaskNet())
-    network = {
-        "bundle": str(bundle),
-        "patches": {"L": "L.png", "S": "S.png"},
-        "masknet": "masknet.safetensors",
-        "beta": {"files": "beta-{value}.png", "values": BETAS},
-        "alpha": {"flag": {"files": "flag-{value}.png", "values": [0]}},
-    }
-    content = {
-        "about": "A small study",
-        "data": str(inputs.camvid),
-        "resamples": 50,
-        "networks": {"icnet": network, "other": {"bundle": "engines/other"}},
-    }
-    (folder / "study.yaml").write_text(yaml.safe_dump(content))
-    return folder
-
-
-def changed(studies: Path, name: str, **network: object) -> Path:
-    """A study with other settings of its network; paths start at the first study's folder."""
-    content = yaml.safe_load((studies / "study.yaml").read_text())
-    content["networks"]["icnet"].update(network)
-    path = studies / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -272,43 +229,3 @@ def test_a_bundle_of_other_weights_than_the_model_is_refused(
     )  # fmt: skip
     with pytest.raises(BundleError, match="other weights"):
         run_study(path, tmp_path / "out")
-
-
-def test_the_command_prints_the_table_and_quick_is_quick(studies: Path, tmp_path: Path) -> None:
-    given = ("evaluate", "--study", studies / "study.yaml", "--quick", "--limit", "1")
-    outcome = zmask(*given, "--out", tmp_path / "out")
-    assert outcome.code == 0, outcome.err
-    lines = outcome.out.splitlines()
-    assert lines[0] == str(tmp_path / "out" / REPORT_HTML)
-    assert [line.split(":")[0] for line in lines[1:3]] == ["  icnet, None", "  icnet, L"]
-    record: Any = zmask(*given, "--out", tmp_path / "out", "--json").record
-    assert (record["quick"], record["resamples"]) == (True, 50)
-    assert record == json.loads((tmp_path / "out" / REPORT_JSON).read_text())
-
-
-@pytest.mark.parametrize(
-    ("given", "code", "words"),
-    [
-        (("--study", "study.yaml"), 2, ("--out",)),
-        (("--study", "study.yaml", "--out", "x", "--seed", "1"), 2, ("--seed does not go",)),
-        (("icnet", "--study", "study.yaml", "--out", "x"), 2, ("BUNDLE does not go",)),
-        (("--study", "absent.yaml", "--out", "x"), 2, ("absent.yaml", "cannot be read")),
-        (("--study", "study.yaml", "--out", "study.yaml/x"), 5, ("cannot be written",)),
-        (("--study", "study.yaml", "--out", "x", "--reference"), 2, ("names no model",)),
-        (("--study", "study.yaml", "--out", "x", "--reference", "--build"), 2, ("no bundle",)),
-        (("--quick", "icnet", "--data", "d", "--patch", "p"), 2, ("--quick does not go",)),
-        (("icnet", "--data", "d"), 2, ("Missing: --patch.",)),
-        (("--study", "study.yaml", "--out", "x", "--data", "absent"), 4, ("absent",)),
-    ],
-)
-def test_what_cannot_be_done_is_refused(
-    studies: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    given: tuple[str, ...],
-    code: int,
-    words: tuple[str, ...],
-) -> None:
-    monkeypatch.chdir(studies)
-    outcome = zmask("evaluate", *given)
-    assert_refused(outcome, code, *words)
-    assert not (studies / "x" / REPORT_JSON).exists()
