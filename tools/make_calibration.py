@@ -2,7 +2,7 @@
 
     python tools/make_calibration.py --data CAMVID --model icnet
 
-On the training split: crafts ``patch.png``, which the defense does not see before it is evaluated, and
+On the training split: crafts ``patch.png``, which the fit does not see, and
 ``fit.png``, which the fusion block is fitted on; measures the statistics; fits. ``weak.png`` is ``fit.png``
 with less over-activation (beta = 0.8): a fit on both measured worse (mask IoU 0.85 against 0.87 for ICNet),
 so only MaskNet is trained on it. Every step is a verb of the command line; this only fixes their settings.
