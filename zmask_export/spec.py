@@ -36,6 +36,10 @@ Registration = Literal["paper", "aligned"]
 """How a pooled map is laid back onto the grid."""
 Fill = Literal["black", "mean"]
 """What a covered pixel becomes: black, as in the paper, or the normalisation mean."""
+Task = Literal["segmentation", "detection"]
+"""What a network predicts: a class for every pixel, or boxes."""
+DETECTION_OUTPUTS = ("boxes", "scores", "labels", "count")
+"""Outputs of every detector: float32 (N, K, 4), float32 (N, K), int64 (N, K), int64 (N,)."""
 
 
 class Policy(str, Enum):
@@ -79,6 +83,8 @@ PREPROCESS = {
         std=(1 / 255, 1 / 255, 1 / 255),
         bgr=True,
     ),
+    # torchvision's SSD300: its mean, no division.
+    "vgg": Preprocess(mean=(0.48235, 0.45882, 0.40784), std=(1 / 255, 1 / 255, 1 / 255)),
     "unit": Preprocess(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
 }
 """Named normalisations that ``--preprocess`` takes."""
@@ -131,6 +137,23 @@ class DefenseSpec(Spec):
         )
 
 
+class DetectorLimits(Spec):
+    """How many detections a detector gives, and of what; None is the network's own value.
+
+    Attributes:
+        detections: K, most detections an image.
+        candidates: most candidates that enter the suppression, a level or a class (Faster R-CNN:
+            proposals a level).
+        score_threshold: a detection with a lower score is none.
+        iou_threshold: of two boxes of a class that overlap by more, the surer one stays.
+    """
+
+    detections: Annotated[int, Field(ge=1)] | None = None
+    candidates: Annotated[int, Field(ge=1)] | None = None
+    score_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    iou_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
 class Tolerances(Spec):
     """The parity contract of one precision. No value has a default.
 
@@ -141,6 +164,8 @@ class Tolerances(Spec):
         score_rtol: bound on |d - d_ref| / max(|d_ref|, tiny).
         mask_iou: smallest IoU of covered pixels per image.
         heatmap_rtol: bound on the heatmaps' difference over the reference's maximum.
+        boxes_atol, scores_atol: for detectors, how far apart in pixels and in score two detections
+            may be that are the same one; ``logits_outliers`` is then the share without a partner.
     """
 
     logits_atol: Annotated[float, Field(ge=0)]
@@ -149,6 +174,8 @@ class Tolerances(Spec):
     score_rtol: Annotated[float, Field(ge=0)]
     mask_iou: Annotated[float, Field(ge=0, le=1)]
     heatmap_rtol: Annotated[float, Field(ge=0)]
+    boxes_atol: Annotated[float, Field(ge=0)] | None = None
+    scores_atol: Annotated[float, Field(ge=0)] | None = None
 
 
 class Preset(Spec):

@@ -1,4 +1,4 @@
-"""What holds of every registered network."""
+"""What holds of every registered segmentation network."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from zmask_export.models import registry, taps
 from zmask_export.models.registry import ModelEntry
 from zmask_export.models.weights import random_network
 
-ENTRIES = [registry.get(name) for name in registry.names()]
-each = pytest.mark.parametrize("entry", ENTRIES, ids=registry.names())
+NAMES = registry.names("segmentation")
+ENTRIES = [registry.get(name) for name in NAMES]
+each = pytest.mark.parametrize("entry", ENTRIES, ids=NAMES)
 
 
 @functools.cache

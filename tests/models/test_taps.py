@@ -123,8 +123,8 @@ def test_an_entry_names_layers_that_exist(name: str) -> None:
     assert {*entry.shallow, *entry.deep} <= entry.taps.keys()
     assert len(resolve(network, entry.taps)) == len(entry.taps)
     head = network.state_dict()[entry.classes_from]
-    assert len(head) == entry.classes
-    assert entry.build(7).state_dict()[entry.classes_from].shape[0] == 7
+    assert len(head) == entry.classes * entry.classes_each
+    assert entry.build(7).state_dict()[entry.classes_from].shape[0] == 7 * entry.classes_each
 
 
 def test_an_unknown_network_lists_the_known_ones() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from zmask_export.errors import CompileError, ZMaskError
 from zmask_export.export.names import name_by_module
+from zmask_export.export.suppression import TRANSLATIONS
 from zmask_export.models.bare import BareNetwork
 from zmask_export.spec import Size
 
@@ -73,6 +74,7 @@ def export_bare(bare: BareNetwork, size: Size, batch: int | None = None) -> ir.M
                 input_names=["image"],
                 output_names=names,
                 opset_version=OPSET,
+                custom_translation_table=TRANSLATIONS,
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as exc:

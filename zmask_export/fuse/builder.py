@@ -59,6 +59,19 @@ class GraphBuilder:
             value.shape = ir.Shape(shape)
         return value
 
+    def ops(
+        self,
+        part: str,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        outputs: int,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> Sequence[ir.Value]:
+        """Append one node of several outputs and return them all."""
+        node = ir.node(op_type, inputs=list(inputs), attributes=attributes, num_outputs=outputs)
+        self.append(node, part)
+        return node.outputs
+
     def append(self, node: ir.Node, part: str) -> None:
         """Append a finished node, named after its part and operator."""
         node.name = self.unique(f"{part}/{node.op_type}")
@@ -104,4 +117,8 @@ class GraphBuilder:
         graph = ir.Graph(
             list(inputs), [], nodes=[], name=name, opset_imports=dict(self.graph.opset_imports)
         )
+        return self.around(graph)
+
+    def around(self, graph: ir.Graph) -> GraphBuilder:
+        """A builder for a body that is there already."""
         return GraphBuilder(graph, self._root)

@@ -16,6 +16,7 @@ from zmask_export.fuse.builder import GraphBuilder
 from zmask_export.fuse.cascade import emit_heatmaps, emit_zscore, maximum
 from zmask_export.fuse.fusion import emit_fusion
 from zmask_export.fuse.plan import DEFAULT_BLOCK, TapPlan, plan_taps
+from zmask_export.fuse.suppression import lower_suppression
 from zmask_export.spec import Policy
 
 
@@ -146,6 +147,7 @@ def _set_outputs(model: ir.Model, results: dict[str, ir.Value], calibration: Cal
 
 
 def _finish(model: ir.Model) -> ir.Model:
+    lower_suppression(model)
     for transform in (RemoveUnusedNodesPass(), TopologicalSortPass(), NameFixPass()):
         model = transform(model).model
     model.producer_name = "zmask-export"

@@ -2,7 +2,8 @@
 
 ``mask`` runs it always. ``gated`` puts it into the then-branch of an ``If``; the else-branch finishes
 the first pass from the taps on, so a clean frame pays the network once. Both passes use the weights of
-the outer graph by name: they are stored once.
+the outer graph by name: they are stored once. What follows a detector's first suppression stands behind the
+``If`` and runs once for either branch.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 
+from zmask_export.export.suppression import DOMAIN
 from zmask_export.fuse.builder import GraphBuilder
 from zmask_export.spec import Triple
 
@@ -84,17 +86,22 @@ def emit_gated(
     Returns:
         The network's outputs after the gate.
     """
+    fixed = content_free(image, nodes)
+    tail = after_suppression(nodes)
+    crossing = _crossing(outputs, nodes, fixed | tail, tail)
+    gated = [node for node in nodes if node not in fixed | tail]
+
     then = build.subgraph("second_pass")
     covered = emit_cover(then, image, mask, colour)
-    then.graph.outputs.extend(emit_second_pass(then, nodes, image, covered, outputs))
+    then.graph.outputs.extend(emit_second_pass(then, gated, image, covered, crossing))
 
     otherwise = build.subgraph("rest_of_first_pass")
-    first = needed_for(list(kept), nodes)
-    rest = [node for node in nodes if node not in first]
+    first = needed_for(list(kept), gated)
+    rest = [node for node in gated if node not in first]
     build.graph.remove(rest)
     for node in rest:
         otherwise.graph.append(node)
-    for value in outputs:
+    for value in crossing:
         # A branch must own its outputs: one that the first pass already has is handed through.
         own = value.producer() in rest
         otherwise.graph.outputs.append(value if own else otherwise.op(PART, "Identity", [value]))
@@ -106,12 +113,60 @@ def emit_gated(
         "If",
         inputs=[condition],
         attributes={"then_branch": then.graph, "else_branch": otherwise.graph},
-        num_outputs=len(outputs),
+        num_outputs=len(crossing),
     )
     build.append(node, "gate")
-    for old, new in zip(outputs, node.outputs, strict=True):
+    chosen = dict(zip(crossing, node.outputs, strict=True))
+    for old, new in chosen.items():
         new.type, new.shape = old.type, old.shape
-    return list(node.outputs)
+    for node in tail:
+        for index, read in enumerate(node.inputs):
+            if read in chosen:
+                node.replace_input_with(index, chosen[read])
+    return [chosen.get(value, value) for value in outputs]
+
+
+def _crossing(
+    outputs: Sequence[ir.Value],
+    nodes: Sequence[ir.Node],
+    outside: set[ir.Node],
+    tail: set[ir.Node],
+) -> list[ir.Value]:
+    """What the gated part of the network hands on: outputs of its own, and what the tail reads."""
+    gated = set(nodes) - outside
+    read = (value for node in nodes if node in tail for value in node.inputs)
+    wanted = (value for value in (*outputs, *read) if value is not None)
+    return [value for value in dict.fromkeys(wanted) if value.producer() in gated]
+
+
+def content_free(image: ir.Value, nodes: Sequence[ir.Node]) -> set[ir.Node]:
+    """Nodes whose results do not hang on the image's pixels, only on its shape."""
+    found: set[ir.Node] = set()
+    for node in nodes:
+        if (node.op_type == "Shape" and node.inputs[0] is image) or (
+            node.op_type != "Shape"
+            and all(
+                value is None or value.is_initializer() or value.producer() in found
+                for value in node.inputs
+            )
+        ):
+            found.add(node)
+    return found
+
+
+def after_suppression(nodes: Sequence[ir.Node]) -> set[ir.Node]:
+    """The suppressions of a detector, and everything that hangs on one.
+
+    They stay behind the gate, where both branches meet: they run once in any case, and compilers that
+    take no loop inside a branch are served.
+    """
+    found: set[ir.Node] = set()
+    for node in nodes:
+        if node.domain == DOMAIN or any(
+            value is not None and value.producer() in found for value in node.inputs
+        ):
+            found.add(node)
+    return found
 
 
 def needed_for(values: Sequence[ir.Value], nodes: Sequence[ir.Node]) -> set[ir.Node]:

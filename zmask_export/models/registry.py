@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from zmask_export.errors import UsageError
 from zmask_export.models import bisenet, ddrnet, icnet
-from zmask_export.spec import PREPROCESS, Preprocess
+from zmask_export.models.detection import builders, demo
+from zmask_export.spec import PREPROCESS, Preprocess, Task
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,10 @@ class ModelEntry:
         shallow: Table 1's set S.
         deep: Table 1's set D.
         min_side: smallest input side in pixels.
-        classes_from: key of the weight whose first dimension is the number of classes.
+        classes_from: key of the weight whose first dimension counts the classes.
+        classes_each: how often that dimension counts each class (a detector's anchors a position).
+        task: what it predicts.
+        class_names: names of the classes of the shipped weights, background first in a detector's.
         unused: prefixes of keys that public checkpoints carry and a prediction never uses.
         training: builds it with heads that serve training only, where ``factory`` leaves them out.
     """
@@ -41,6 +45,9 @@ class ModelEntry:
     deep: tuple[str, ...]
     min_side: int
     classes_from: str
+    classes_each: int = 1
+    task: Task = "segmentation"
+    class_names: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     training: Callable[[int], nn.Module] | None = None
 
@@ -54,6 +61,15 @@ class ModelEntry:
 
 
 _ICNET_TAPS = ("convbnrelu1_2", "res_block2", "res_block5", "conv5_4_k1")
+
+_RESNET_TAPS = {
+    "backbone-body-conv1": "backbone.body.conv1",
+    "backbone-body-relu": "backbone.body.relu",
+    "backbone-body-layer1-0-conv1": "backbone.body.layer1.0.conv1",
+    "backbone-layer4": "backbone.body.layer4",
+}
+_RESNET_SHALLOW = ("backbone-body-relu", "backbone-body-conv1", "backbone-body-layer1-0-conv1")
+_RESNET_DEEP = ("backbone-body-conv1", "backbone-layer4", "backbone-body-layer1-0-conv1")
 
 _ENTRIES = {
     "bisenet": ModelEntry(
@@ -73,6 +89,26 @@ _ENTRIES = {
         min_side=bisenet.MIN_SIDE,
         classes_from="heads.2.conv_1x1.weight",
     ),
+    "camvid-retinanet": ModelEntry(
+        name="camvid-retinanet",
+        factory=demo.camvid_retinanet,
+        classes=4,
+        preprocess=PREPROCESS["imagenet"],
+        taps={
+            "spatial-7x7": "backbone.body.spatial_path.conv_7x7",
+            "spatial-1x1": "backbone.body.spatial_path.conv_1x1",
+            "context-8": "backbone.body.context_path.layer1",
+            "context-16": "backbone.body.context_path.layer2",
+            "context-32": "backbone.body.context_path.layer3",
+        },
+        shallow=("spatial-7x7", "context-8"),
+        deep=("context-8", "context-16"),
+        min_side=32,
+        classes_from="head.classification_head.cls_logits.weight",
+        classes_each=9,
+        task="detection",
+        class_names=("background", "car", "pedestrian", "bicyclist"),
+    ),
     "ddrnet": ModelEntry(
         name="ddrnet",
         factory=ddrnet.DDRNet,
@@ -87,6 +123,18 @@ _ENTRIES = {
         unused=("seghead_extra.", "loss."),
         training=functools.partial(ddrnet.DDRNet, auxiliary=True),
     ),
+    "fasterrcnn": ModelEntry(
+        name="fasterrcnn",
+        factory=builders.fasterrcnn,
+        classes=91,
+        preprocess=PREPROCESS["imagenet"],
+        taps=_RESNET_TAPS,
+        shallow=_RESNET_SHALLOW,
+        deep=_RESNET_DEEP,
+        min_side=64,
+        classes_from="roi_heads.box_predictor.cls_score.weight",
+        task="detection",
+    ),
     "icnet": ModelEntry(
         name="icnet",
         factory=icnet.ICNet,
@@ -100,12 +148,38 @@ _ENTRIES = {
         # The port stores pyramid-pooling convolutions that ICNet, unlike PSPNet, never calls.
         unused=("pyramid_pooling.path_module_list.",),
     ),
+    "retinanet": ModelEntry(
+        name="retinanet",
+        factory=builders.retinanet,
+        classes=91,
+        preprocess=PREPROCESS["imagenet"],
+        taps=_RESNET_TAPS,
+        shallow=_RESNET_SHALLOW,
+        deep=_RESNET_DEEP,
+        min_side=128,
+        classes_from="head.classification_head.cls_logits.weight",
+        classes_each=9,
+        task="detection",
+    ),
+    "ssd300": ModelEntry(
+        name="ssd300",
+        factory=builders.ssd300,
+        classes=91,
+        preprocess=PREPROCESS["vgg"],
+        taps={f"backbone-extra-0-{index}": f"backbone.extra.0.{index}" for index in (1, 3, 5)},
+        shallow=("backbone-extra-0-3", "backbone-extra-0-1"),
+        deep=("backbone-extra-0-3", "backbone-extra-0-5"),
+        min_side=64,
+        classes_from="head.classification_head.module_list.0.weight",
+        classes_each=4,
+        task="detection",
+    ),
 }
 
 
-def names() -> list[str]:
-    """Names of all registered networks, sorted."""
-    return sorted(_ENTRIES)
+def names(task: Task | None = None) -> list[str]:
+    """Names of the registered networks, all or those of a task, sorted."""
+    return sorted(n for n, entry in _ENTRIES.items() if task in (None, entry.task))
 
 
 def get(name: str) -> ModelEntry:

@@ -38,7 +38,7 @@ def load_network(entry: ModelEntry, path: Path) -> tuple[nn.Module, int]:
     """
     state = read_state(path, entry.unused)
     head = state.get(entry.classes_from)
-    classes = entry.classes if head is None or head.ndim == 0 else int(head.shape[0])
+    classes = entry.classes if head is None or head.ndim == 0 else _classes(entry, path, head)
     network = entry.build(classes)
     expected = {
         k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")
@@ -57,6 +57,17 @@ def load_network(entry: ModelEntry, path: Path) -> tuple[nn.Module, int]:
             )
     network.load_state_dict({key: value.float() for key, value in state.items()}, strict=False)
     return network.eval(), classes
+
+
+def _classes(entry: ModelEntry, path: Path, head: Tensor) -> int:
+    count, rest = divmod(int(head.shape[0]), entry.classes_each)
+    if rest or not count:
+        raise WeightsError(
+            f"The weights {path} hold {head.shape[0]} rows in {entry.classes_from}; {entry.name} has "
+            f"{entry.classes_each} for every class.",
+            fix=f"Give a checkpoint of {entry.name} with its own anchors.",
+        )
+    return count
 
 
 def random_network(entry: ModelEntry, seed: int = 0) -> nn.Module:

@@ -1,0 +1,1 @@
+"""Detectors: torchvision's own networks behind one contract."""
