@@ -17,7 +17,7 @@ def result() -> Result:
     mask[8:16, 8:20] = False
     prediction = (np.arange(SHAPE[0] * SHAPE[1]) % len(CAMVID_CLASSES)).reshape(SHAPE)
     grid = np.zeros((3, 4), np.float32)
-    return Result(prediction.astype(np.uint8), mask, True, 2.0, 1.0, grid, grid, grid, {})
+    return Result(prediction.astype(np.uint8), None, mask, True, 2.0, 1.0, grid, grid, grid, {})
 
 
 def test_the_mask_is_black_where_covered(result: Result) -> None:
@@ -33,7 +33,7 @@ def test_every_class_has_its_own_colour() -> None:
 
 
 def test_the_prediction_is_painted_by_class(result: Result) -> None:
-    painted = pictures.colour_prediction(result, CAMVID_CLASSES)
+    painted = pictures.colour_prediction(result.prediction, CAMVID_CLASSES)
     np.testing.assert_array_equal(painted[0, 3], pictures.palette(CAMVID_CLASSES)[3])
     assert painted.shape == (*SHAPE, 3)
 
@@ -44,7 +44,7 @@ def test_the_overlay_marks_covered_pixels_only(result: Result) -> None:
     everything = np.ones(SHAPE, bool)
     plain = pictures.overlay(
         image,
-        Result(result.prediction, everything, False, 0.0, 1.0, *[result.soft_mask] * 3, {}),
+        Result(result.prediction, None, everything, False, 0.0, 1.0, *[result.soft_mask] * 3, {}),
         CAMVID_CLASSES,
     )
     changed = (marked != plain).any(axis=2)

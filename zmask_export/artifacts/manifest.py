@@ -10,7 +10,16 @@ from pydantic import Field, ValidationError, field_validator
 
 from zmask_export.artifacts.files import sha256_file
 from zmask_export.errors import BundleError
-from zmask_export.spec import Fill, Policy, Preprocess, Size, Spec, Tolerances, explain
+from zmask_export.spec import (
+    DetectorLimits,
+    Fill,
+    Policy,
+    Preprocess,
+    Size,
+    Spec,
+    Tolerances,
+    explain,
+)
 
 SCHEMA_VERSION = 1
 FILE_NAME = "manifest.json"
@@ -64,6 +73,7 @@ class Manifest(Spec):
     precision: str
     opset: int
     classes: tuple[str, ...]
+    limits: DetectorLimits = DetectorLimits()
     input_size: Size
     batch: int | None
     preprocess: Preprocess

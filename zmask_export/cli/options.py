@@ -66,6 +66,18 @@ def network_options(function: Function) -> Function:
                 type=click.IntRange(0, MAX_SIDE),
                 help="Reach in grid cells that squares the mask's corners; 0 as in the paper.",
             ),
+            click.option("--detections", type=int, help="A detector's most detections an image."),
+            click.option(
+                "--box-candidates",
+                type=int,
+                help="A detector's most candidates a level or class, before suppression.",
+            ),
+            click.option("--score-threshold", type=float, help="A detector's lowest score."),
+            click.option(
+                "--iou-threshold",
+                type=float,
+                help="Overlap above which a detector's boxes are one.",
+            ),
         )
     ):
         function = option(function)
@@ -88,7 +100,33 @@ def network_from(values: dict[str, Any]) -> Any:
         registration=values.pop("registration"),
         fill=values.pop("fill"),
         corners=values.pop("corners"),
+        limits=_limits(values),
     )
+
+
+_LIMITS = {
+    "detections": ("detections", "a number of at least 1"),
+    "candidates": ("box_candidates", "a number of at least 1"),
+    "score_threshold": ("score_threshold", "a number from 0 to 1"),
+    "iou_threshold": ("iou_threshold", "a number from 0 to 1"),
+}
+"""Field of the limits to option and what it takes."""
+
+
+def _limits(values: dict[str, Any]) -> Any:
+    from pydantic import ValidationError
+
+    from zmask_export.spec import DetectorLimits
+
+    given = {name: values.pop(option) for name, (option, _) in _LIMITS.items()}
+    try:
+        return DetectorLimits(**given)
+    except ValidationError as exc:
+        name = str(exc.errors()[0]["loc"][0])
+        option, wanted = _LIMITS[name]
+        raise UsageError(
+            f"--{option.replace('_', '-')} is {given[name]}.", fix=f"Give {wanted}."
+        ) from exc
 
 
 def _names(text: str | None) -> tuple[str, ...]:

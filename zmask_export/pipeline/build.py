@@ -123,7 +123,7 @@ def build(options: BuildOptions, *, reporter: Reporter | None = None) -> Built:
 
     with reporter.bar("exporting", 2) as advance:
         bare = export_bare(
-            opened.bare(calibration.header.defense), opened.input_size, options.batch
+            opened.exportable(calibration.header.defense), opened.input_size, options.batch
         )
         advance(1, "fusing")
         fused = fuse(bare, calibration, FuseOptions(options.policy, options.raw_taps))
@@ -150,6 +150,7 @@ def build(options: BuildOptions, *, reporter: Reporter | None = None) -> Built:
         calibration=calibration,
         policy=options.policy,
         classes=opened.class_names,
+        limits=options.network.limits,
         tolerances=opened.preset.tolerances["fp32"],
         batch=options.batch,
         onnx_model=model,

@@ -22,7 +22,7 @@ from zmask_export.artifacts.manifest import (
 from zmask_export.backends.tensorrt import BatchRange, CompiledEngine
 from zmask_export.export.bare import OPSET
 from zmask_export.runtime.protected import ONNX_FILE
-from zmask_export.spec import Policy, Tolerances
+from zmask_export.spec import DetectorLimits, Policy, Tolerances
 from zmask_export.verify.parity import ParityReport
 
 CALIBRATION_FILE = "calibration.safetensors"
@@ -30,6 +30,10 @@ PARITY_FILE = "parity.json"
 
 _MEANINGS = {
     "logits": ("any", "class scores of every pixel, before softmax"),
+    "boxes": ("image", "x1 y1 x2 y2 in pixels of the image; rows from count on are 0"),
+    "scores": ("[0, 1]", "of every box, descending; rows from count on are 0"),
+    "labels": ("0 to classes - 1", "class of every box; rows from count on are 0"),
+    "count": ("0 to K", "number of boxes"),
     "mask": ("0 or 1", "1 = the pixel was kept, 0 = it is covered"),
     "score": ("[0, inf)", "over-activation d; compare with the threshold"),
     "flag": ("false or true", "whether an adversarial object was found"),
@@ -37,6 +41,7 @@ _MEANINGS = {
     "heatmap_shallow": ("[0, inf)", "largest over-activation of the shallow layers"),
     "heatmap_deep": ("[0, inf)", "largest over-activation of the deep layers"),
 }
+_DTYPES = {"flag": "bool", "labels": "int64", "count": "int64"}
 _PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime-gpu", "onnxruntime", "torch")
 
 
@@ -47,6 +52,7 @@ def write_bundle(
     calibration: Calibration,
     policy: Policy,
     classes: tuple[str, ...],
+    limits: DetectorLimits,
     tolerances: Tolerances,
     batch: int | None,
     onnx_model: bytes,
@@ -60,7 +66,7 @@ def write_bundle(
     Args:
         out: where to.
         force: replace what is there.
-        calibration, policy, classes, tolerances, batch: go into the manifest.
+        calibration, policy, classes, limits, tolerances, batch: go into the manifest.
         onnx_model: the fused graph.
         signature: names and shapes of the graph's inputs and outputs.
         engines: compiled engines.
@@ -86,6 +92,7 @@ def write_bundle(
             precision="fp32",
             opset=OPSET,
             classes=classes,
+            limits=limits,
             input_size=header.input_size,
             batch=batch,
             preprocess=header.preprocess,
@@ -146,7 +153,7 @@ def _describe(name: str, shape: Sequence[Any]) -> TensorInfo:
     if name.startswith("heatmap."):
         _, branch, tap = name.split(".", 2)
         values, meaning = "[0, inf)", f"over-activation at {tap}, pooled with the {branch} kernels"
-    dtype = "bool" if name == "flag" else "float32"
+    dtype = _DTYPES.get(name, "float32")
     return TensorInfo(name=name, dtype=dtype, shape=dims, range=values, meaning=meaning)
 
 

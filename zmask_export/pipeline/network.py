@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -16,11 +16,14 @@ from zmask_export.data.segmentation import CAMVID_CLASSES, CITYSCAPES_CLASSES
 from zmask_export.errors import CalibrationError, UsageError
 from zmask_export.models import registry, weights
 from zmask_export.models.bare import BareNetwork, tap_paths
+from zmask_export.models.detection.limits import apply_limits
+from zmask_export.models.detection.network import DetectorNetwork, PlainDetector
 from zmask_export.models.registry import ModelEntry
 from zmask_export.models.taps import resolve
 from zmask_export.spec import (
     PREPROCESS,
     DefenseSpec,
+    DetectorLimits,
     Fill,
     Preprocess,
     Preset,
@@ -46,6 +49,7 @@ class NetworkOptions:
         input_size: (H, W).
         shallow, deep: taps.
         registration, fill, corners: see DefenseSpec.
+        limits: of a detector.
     """
 
     model: str
@@ -59,6 +63,7 @@ class NetworkOptions:
     registration: Registration | None = None
     fill: Fill | None = None
     corners: int | None = None
+    limits: DetectorLimits = field(default_factory=DetectorLimits)
 
 
 @dataclass(frozen=True)
@@ -91,12 +96,28 @@ class OpenNetwork:
 
     def bare(self, defense: DefenseSpec | None = None) -> BareNetwork:
         """The bare network with the taps of a defense, its own by default."""
-        taps = (defense or self.defense).taps
-        return BareNetwork(self.network, self.preprocess, tap_paths(self.entry, taps))
+        paths = tap_paths(self.entry, (defense or self.defense).taps)
+        return self.reading(paths)
+
+    def reading(self, paths: dict[str, str]) -> BareNetwork:
+        """The bare network with taps by module path."""
+        kind = DetectorNetwork if self.entry.task == "detection" else BareNetwork
+        return kind(self.network, self.preprocess, paths)
+
+    def exportable(self, defense: DefenseSpec | None = None) -> BareNetwork:
+        """The bare network in operators that every target has.
+
+        Raises:
+            UsageError, CompileError: see :class:`PlainDetector`.
+        """
+        bare = self.bare(defense)
+        return PlainDetector(bare, self.input_size) if isinstance(bare, DetectorNetwork) else bare
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """CamVid's or Cityscapes' names where the number of classes is theirs."""
+        """The network's own names where they are known, else CamVid's or Cityscapes' by their number."""
+        if self.entry.class_names and len(self.entry.class_names) == self.classes:
+            return self.entry.class_names
         for names in (CAMVID_CLASSES, CITYSCAPES_CLASSES):
             if self.classes == len(names):
                 return names
@@ -126,10 +147,17 @@ def open_network(options: NetworkOptions) -> OpenNetwork:
             f"The preset {options.preset!r} brings no weights.",
             fix="Give --weights FILE, or ask for --random-weights.",
         )
-    if classes > MOST_CLASSES:
+    if entry.task == "segmentation" and classes > MOST_CLASSES:
         raise UsageError(
             f"A network of {classes} classes is more than the {MOST_CLASSES} that a prediction holds.",
             fix="Use a network with fewer classes.",
+        )
+    if entry.task == "detection":
+        apply_limits(network, options.limits)
+    elif options.limits != DetectorLimits():
+        raise UsageError(
+            f"{entry.name} is no detector: it has no limits of detections.",
+            fix="Leave out --detections, --box-candidates, --score-threshold and --iou-threshold.",
         )
     preprocess = entry.preprocess
     if options.preprocess is not None:
@@ -222,17 +250,17 @@ def load_calibration(
                 "file with --calibration.",
             )
     changes = {}
-    for field in sorted(opened.asked):
-        calibrated, given = getattr(header.defense, field), getattr(opened.defense, field)
+    for name in sorted(opened.asked):
+        calibrated, given = getattr(header.defense, name), getattr(opened.defense, name)
         if calibrated == given:
             continue
-        if field not in may_change:
+        if name not in may_change:
             raise CalibrationError(
-                f"The calibration {path} has {field} {calibrated}, not {given} as asked for.",
+                f"The calibration {path} has {name} {calibrated}, not {given} as asked for.",
                 fix="Leave that out, or make another calibration: fit takes other kernels, grid and "
                 "registration, calibrate other taps.",
             )
-        changes[field] = given
+        changes[name] = given
     if not changes:
         return calibration
     return calibration.with_header(defense=_changed(header.defense, changes))

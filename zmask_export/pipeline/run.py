@@ -16,10 +16,19 @@ from zmask_export.data.images import OnBad
 from zmask_export.errors import ImageError, UsageError
 from zmask_export.pipeline.progress import Reporter, Silent
 from zmask_export.runtime import pictures
+from zmask_export.runtime.detections import Detections
 from zmask_export.runtime.protected import Protected, Result
 from zmask_export.spec import Spec
 
 LINES_FILE = "results.jsonl"
+
+
+class Object(Spec):
+    """A detection: class name, score in [0, 1], and x1 y1 x2 y2 in pixels of the engine's image."""
+
+    label: str
+    score: float
+    box: tuple[float, float, float, float]
 
 
 class ImageRecord(Spec):
@@ -29,7 +38,8 @@ class ImageRecord(Spec):
         image: the file.
         flag, score, threshold: the decision.
         covered: share of pixels covered.
-        classes: share of pixels per predicted class, classes that occur only.
+        classes: share of pixels per predicted class, classes that occur only; None of a detector.
+        objects: what a detector found; None of other networks.
         files: pictures written, by kind.
     """
 
@@ -38,7 +48,8 @@ class ImageRecord(Spec):
     score: float
     threshold: float
     covered: float
-    classes: dict[str, float]
+    classes: dict[str, float] | None = None
+    objects: tuple[Object, ...] | None = None
     files: dict[str, str]
 
 
@@ -111,10 +122,11 @@ def _write(
     out: Path, stem: str, image: pictures.Picture, result: Result, classes: tuple[str, ...]
 ) -> dict[str, str]:
     made = {
-        "prediction": pictures.colour_prediction(result, classes),
         "mask": pictures.mask_picture(result),
         "overlay": pictures.overlay(image, result, classes),
     }
+    if result.prediction is not None:
+        made["prediction"] = pictures.colour_prediction(result.prediction, classes)
     written = {}
     for kind, picture in made.items():
         buffer = io.BytesIO()
@@ -128,18 +140,31 @@ def _write(
 def _record(
     path: Path, result: Result, classes: tuple[str, ...], written: dict[str, str]
 ) -> ImageRecord:
-    counts = np.bincount(result.prediction.ravel(), minlength=len(classes))
-    shares = counts / counts.sum()
     return ImageRecord(
         image=str(path),
         flag=result.flag,
         score=result.score,
         threshold=result.threshold,
         covered=float((~result.mask).mean()),
-        classes={
-            name: round(float(share), 6)
-            for name, share in zip(classes, shares, strict=False)
-            if share > 0
-        },
+        classes=None if result.prediction is None else _shares(result.prediction, classes),
+        objects=None if result.detections is None else _objects(result.detections, classes),
         files=written,
+    )
+
+
+def _shares(prediction: pictures.Picture, classes: tuple[str, ...]) -> dict[str, float]:
+    counts = np.bincount(prediction.ravel(), minlength=len(classes))
+    shares = counts / counts.sum()
+    return {
+        name: round(float(share), 6)
+        for name, share in zip(classes, shares, strict=False)
+        if share > 0
+    }
+
+
+def _objects(found: Detections, classes: tuple[str, ...]) -> tuple[Object, ...]:
+    rows = zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
+    return tuple(
+        Object(label=classes[label], score=round(score, 6), box=tuple(round(v, 2) for v in box))
+        for label, score, box in rows
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zmask_export.artifacts import calibration as calibrations
@@ -49,7 +49,7 @@ def verify_bundle(
     reporter = reporter or Silent()
     engine = load(bundle)
     manifest = engine.manifest
-    opened = open_network(options.network)
+    opened = open_network(replace(options.network, limits=manifest.limits))
     calibration = load_calibration(bundle / CALIBRATION_FILE, opened)
     if calibrations.load(bundle / CALIBRATION_FILE).sha256() != manifest.calibration_sha256:
         raise CalibrationError(

@@ -1,4 +1,4 @@
-"""Pictures of results: prediction colours, covered pixels, heatmaps."""
+"""Pictures of results: prediction colours, boxes, covered pixels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import colorsys
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
+from zmask_export.runtime.detections import Detections
 from zmask_export.runtime.protected import Result
 
 Picture = NDArray[np.uint8]
@@ -33,20 +35,46 @@ def palette(classes: tuple[str, ...]) -> Picture:
     return np.array(colours, np.uint8)
 
 
-def colour_prediction(result: Result, classes: tuple[str, ...]) -> Picture:
-    """The prediction in class colours, uint8 (H, W, 3)."""
-    return palette(classes)[result.prediction]
+def colour_prediction(prediction: Picture, classes: tuple[str, ...]) -> Picture:
+    """A prediction (H, W) in class colours, uint8 (H, W, 3)."""
+    return palette(classes)[prediction]
 
 
 def overlay(image: Picture, result: Result, classes: tuple[str, ...]) -> Picture:
-    """Image and prediction half and half; covered pixels hatched in magenta.
+    """What the engine says of an image; covered pixels hatched in magenta.
+
+    A segmentation lies half over the image; a detector's boxes are drawn onto it.
 
     Args:
         image: uint8 (H, W, 3) of the engine's size.
         result: of this image.
         classes: class names.
     """
-    mixed = image * 0.5 + colour_prediction(result, classes) * 0.5
+    if result.prediction is not None:
+        mixed = image * 0.5 + colour_prediction(result.prediction, classes) * 0.5
+    else:
+        mixed = image.astype(np.float64)
+    mixed = _hatched(mixed, result)
+    if result.detections is not None:
+        return _with_boxes(mixed, result.detections, classes)
+    return mixed
+
+
+def _with_boxes(image: Picture, found: Detections, classes: tuple[str, ...]) -> Picture:
+    """Boxes in their class's colour, with name and score, the surest on top."""
+    picture = Image.fromarray(image)
+    draw = ImageDraw.Draw(picture)
+    colours = palette(classes)
+    for box, score, label in reversed(
+        list(zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True))
+    ):
+        colour = tuple(colours[label % len(colours)].tolist())
+        draw.rectangle(box, outline=colour, width=2)
+        draw.text((box[0] + 3, box[1] + 1), f"{classes[label]} {score:.2f}", fill=colour)
+    return np.asarray(picture)
+
+
+def _hatched(mixed: NDArray[np.float64], result: Result) -> Picture:
     covered = ~result.mask
     rows, columns = np.indices(covered.shape)
     hatch = covered & ((rows + columns) % 8 < 4)

@@ -14,6 +14,7 @@ from zmask_export.backends.onnx_runtime import OnnxRuntimeRunner
 from zmask_export.backends.runner import Arrays, Runner
 from zmask_export.data import images
 from zmask_export.errors import BundleError, ShapeError, UsageError
+from zmask_export.runtime.detections import Detections
 
 ONNX_FILE = "protected.onnx"
 NEVER = 1e30
@@ -25,7 +26,8 @@ class Result:
     """What a protected engine says of one image.
 
     Attributes:
-        prediction: class index of every pixel, uint8 (H, W).
+        prediction: class index of every pixel, uint8 (H, W); None of a detector.
+        detections: what a detector found; None of other networks.
         mask: True where the image was kept, False where it is covered, bool (H, W).
         flag: whether an adversarial object was found.
         score: over-activation d.
@@ -35,7 +37,8 @@ class Result:
         outputs: every output of the engine for this image, batch dimension removed.
     """
 
-    prediction: NDArray[np.uint8]
+    prediction: NDArray[np.uint8] | None
+    detections: Detections | None
     mask: NDArray[np.bool_]
     flag: bool
     score: float
@@ -125,7 +128,8 @@ class Protected:
     def _result(self, outputs: Arrays, row: int, threshold: float) -> Result:
         own = {name: value[row] for name, value in outputs.items()}
         return Result(
-            prediction=own["logits"].argmax(axis=0).astype(np.uint8),
+            prediction=own["logits"].argmax(axis=0).astype(np.uint8) if "logits" in own else None,
+            detections=Detections.of(own) if "boxes" in own else None,
             mask=own["mask"][0] > 0.5,
             flag=bool(own["flag"]),
             score=float(own["score"]),

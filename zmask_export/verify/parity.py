@@ -16,6 +16,7 @@ from zmask_export.errors import ParityError
 from zmask_export.evaluate.metrics import mask_iou
 from zmask_export.runtime.protected import NEVER
 from zmask_export.spec import Spec, Tolerances
+from zmask_export.verify.detections import compare_detections
 
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -31,8 +32,9 @@ class Comparison(Spec):
         margin: |d_ref - threshold| / threshold, how far the image stands from the decision.
         flag, flag_reference: the decision.
         mask_iou: IoU of the covered pixels.
-        output_error: largest |a - b| over the network's outputs.
-        outliers: share of those that exceed the tolerance.
+        output_error: largest |a - b| over the network's outputs; for a detector, over the corners of
+            the boxes that have a partner, in pixels.
+        outliers: share of the outputs that exceed the tolerance, or of the detections without a partner.
         heatmap_error: largest difference of a heatmap over the reference's maximum.
         problems: what breaks the contract; empty where it holds.
     """
@@ -209,6 +211,8 @@ _DEFENSE_OUTPUTS = ("mask", "score", "flag", "soft_mask")
 
 
 def _output_error(expected: Arrays, actual: Arrays, limits: Tolerances) -> tuple[float, float]:
+    if "boxes" in expected:
+        return compare_detections(expected, actual, limits)
     worst, outliers = 0.0, 0.0
     for name, value in expected.items():
         if name in _DEFENSE_OUTPUTS or "heatmap" in name:
