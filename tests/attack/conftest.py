@@ -10,11 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.attack import detectors
 from tests.small import random_calibration
 from zmask_export.artifacts.calibration import Calibration
+from zmask_export.attack.losses import pixel_losses
 from zmask_export.attack.scene import Scene
+from zmask_export.attack.segmentation import PixelAttack
 from zmask_export.data.segmentation import IGNORE, Sample
 from zmask_export.models.bare import BareNetwork
+from zmask_export.models.detection.network import DetectorNetwork
 from zmask_export.spec import PREPROCESS, DefenseSpec
 
 SIZE = (40, 48)
@@ -74,6 +78,14 @@ def calibration(bare: BareNetwork) -> Calibration:
     return made
 
 
+@pytest.fixture(scope="session")
+def trained() -> DetectorNetwork:
+    """An SSD that has learnt to find rectangles."""
+    network = detectors.detector("ssd")
+    detectors.train(network, 250)
+    return DetectorNetwork(network, detectors.PREPROCESS, dict(detectors.PATHS))
+
+
 @pytest.fixture
 def scene(bare: BareNetwork) -> Scene:
     """Two images of noise with a rectangle each, in float32."""
@@ -84,4 +96,4 @@ def scene(bare: BareNetwork) -> Scene:
     labels = torch.randint(0, 4, (2, *SIZE), generator=generator)
     with torch.no_grad():
         outputs, features = bare(torch.rand(2, 3, *SIZE, generator=generator))
-    return Scene(outputs["logits"], features, labels, masks)
+    return Scene(PixelAttack(pixel_losses(outputs["logits"], labels, ~masks)), features, masks)

@@ -106,7 +106,7 @@ def test_the_first_images_stand_for_the_batch(
 ) -> None:
     def part(picked: slice) -> Scene:
         features = {tap: value[picked] for tap, value in scene.features.items()}
-        return Scene(scene.logits[picked], features, scene.labels[picked], scene.masks[picked])
+        return replace(scene, features=features, masks=scene.masks[picked])
 
     first, second = (
         float(DefenseEvasion(calibration, aware)(part(slice(k, k + 1)))) for k in (0, 1)

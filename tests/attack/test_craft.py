@@ -13,11 +13,12 @@ from tests.attack.conftest import DEFENSE, SIZE, Network
 from tests.small import random_calibration
 from zmask_export.artifacts.calibration import Calibration
 from zmask_export.attack.craft import craft, random_patch
-from zmask_export.attack.losses import smoothness
+from zmask_export.attack.losses import pixel_losses, smoothness
 from zmask_export.attack.overactivation import OverActivation
 from zmask_export.attack.placement import grid_targets, paste, patch_masks, random_placement
 from zmask_export.attack.printability import log_non_printability
 from zmask_export.attack.scene import Scene
+from zmask_export.attack.segmentation import PixelAttack
 from zmask_export.attack.settings import CraftSettings
 from zmask_export.attack.transforms import Appearance
 from zmask_export.data.segmentation import IGNORE, Sample
@@ -92,7 +93,8 @@ def _over_activation(
     image, labels, masks = _patched(samples, patch)
     with torch.inference_mode():
         outputs, features = bare(image)
-        return float(OverActivation(calibration)(Scene(outputs["logits"], features, labels, masks)))
+        attack = PixelAttack(pixel_losses(outputs["logits"], labels, ~masks))
+        return float(OverActivation(calibration)(Scene(attack, features, masks)))
 
 
 def test_beta_trades_the_attack_for_calm(
@@ -232,8 +234,9 @@ def test_a_tapped_convolution_is_read_before_its_batch_norm() -> None:
     )
     with torch.inference_mode():
         outputs, features = bare(patched)
-        labels = torch.zeros(1, *SIZE, dtype=torch.long)
-        scene = Scene(outputs["logits"], features, labels, patch_masks([place], SIZE))
+        labels, masks = torch.zeros(1, *SIZE, dtype=torch.long), patch_masks([place], SIZE)
+        attack = PixelAttack(pixel_losses(outputs["logits"], labels, ~masks))
+        scene = Scene(attack, features, masks)
         assert evasion == pytest.approx(float(OverActivation(calibration)(scene)), rel=0.02)
 
 

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from zmask_export.attack.directions import unit
 from zmask_export.attack.losses import (
     class_balance,
     pixel_losses,
     segmentation_loss,
     smoothness,
-    unit,
 )
 from zmask_export.data.segmentation import IGNORE
 

@@ -9,11 +9,13 @@ from torch import Tensor
 
 from zmask_export.artifacts.calibration import Calibration
 from zmask_export.attack.aware import DefenseEvasion
-from zmask_export.attack.losses import pixel_losses, smoothness
-from zmask_export.attack.objectives import Objective, blend, objective
+from zmask_export.attack.directions import blend
+from zmask_export.attack.losses import PixelLosses, pixel_losses, smoothness
+from zmask_export.attack.objectives import Objective, objective
 from zmask_export.attack.overactivation import OverActivation
 from zmask_export.attack.printability import log_non_printability
 from zmask_export.attack.scene import Scene
+from zmask_export.attack.segmentation import PixelAttack
 from zmask_export.attack.settings import CraftSettings
 from zmask_export.models.bare import BareNetwork
 
@@ -32,13 +34,31 @@ class _Brightness:
 @pytest.fixture
 def attacked(bare: BareNetwork, scene: Scene) -> tuple[Tensor, Scene]:
     """A patch, and the scene of two grey images with it in them."""
+    patch, features, *pixels = _grey(bare, scene.masks)
+    return patch, replace(scene, adversarial=PixelAttack(pixel_losses(*pixels)), features=features)
+
+
+def _grey(
+    bare: BareNetwork, masks: Tensor
+) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor, Tensor]:
+    """A patch; features, logits, labels and outside of two grey images with it in them."""
     generator = torch.Generator().manual_seed(0)
     patch = torch.rand(3, 15, 20, generator=generator).requires_grad_(True)
-    image = torch.full((2, 3, *scene.masks.shape[1:]), 0.4)
+    labels = torch.randint(0, 4, masks.shape, generator=generator)
+    image = torch.full((2, 3, *masks.shape[1:]), 0.4)
     image[0, :, 5:20, 8:28] = patch
     image[1, :, 20:35, 20:40] = patch
     outputs, features = bare(image)
-    return patch, replace(scene, logits=outputs["logits"], features=features)
+    return patch, features, outputs["logits"], labels, ~masks
+
+
+def _pixels(scene: Scene) -> PixelLosses:
+    assert isinstance(scene.adversarial, PixelAttack)
+    return scene.adversarial.pixels
+
+
+def _combined(scene: Scene, combine: Any) -> Scene:
+    return replace(scene, adversarial=PixelAttack(_pixels(scene), combine))
 
 
 def _n(v: Tensor) -> Tensor:
@@ -47,7 +67,7 @@ def _n(v: Tensor) -> Tensor:
 
 def _gradients(patch: Tensor, scene: Scene) -> dict[str, Tensor]:
     """Normalised gradients of all losses, and gamma."""
-    pixels = pixel_losses(scene.logits, scene.labels, ~scene.masks)
+    pixels = _pixels(scene)
     losses = {
         "right": pixels.right,
         "wrong": pixels.wrong,
@@ -74,22 +94,23 @@ def test_a_step_is_that_of_the_equations(
     total = adversarial + 0.3 * g["smooth"] + 0.2 * g["printable"]
     expected = _n(share * total + (1 - share) * g["evasion"])
     goal = Objective(
-        combine=combine,
         smoothness=0.3,
         printability=0.2,
         palette=PALETTE,
         share=share,
         evasion=_Brightness(),
     )
-    step = goal.step(patch, scene)
+    step = goal.step(patch, _combined(scene, combine))
     torch.testing.assert_close(step.gradient, expected.float(), rtol=1e-4, atol=1e-6)
-    pixels = pixel_losses(scene.logits, scene.labels, ~scene.masks)
-    assert step.loss == float(pixels.total.detach())
+    assert step.loss == float(_pixels(scene).total.detach())
     assert step.evasion == float(_Brightness()(scene).detach())
 
 
 def test_the_two_combinations_differ(attacked: tuple[Tensor, Scene]) -> None:
-    first, second = (Objective(combine=c).step(*attacked).gradient for c in ("sum", "paper"))  # type: ignore[arg-type]
+    patch, scene = attacked
+    first, second = (
+        Objective().step(patch, _combined(scene, c)).gradient for c in ("sum", "paper")
+    )
     assert float((first * second).sum()) < 0.999
 
 
@@ -100,16 +121,20 @@ def test_a_step_against_the_gradient_raises_the_attack_and_lowers_the_rest(
     assert Objective().step(patch, scene).evasion is None
     attack = Objective().step(patch, scene).gradient
     evade = Objective(share=0.0, evasion=_Brightness()).step(patch, scene).gradient
-    pixels = pixel_losses(scene.logits, scene.labels, ~scene.masks)
+    pixels = _pixels(scene)
     (raises,) = torch.autograd.grad(pixels.total, patch, retain_graph=True)
     (brightens,) = torch.autograd.grad(_Brightness()(scene), patch)
     assert float((-attack * raises).sum()) == pytest.approx(float(raises.norm()), rel=1e-4)
     assert float((-evade * brightens).sum()) == pytest.approx(-float(brightens.norm()), rel=1e-4)
 
 
-def test_class_weights_reach_the_attack(attacked: tuple[Tensor, Scene]) -> None:
-    plain = Objective().step(*attacked)
-    weighted = Objective(class_weights=torch.tensor([4.0, 1.0, 0.0, 1.0])).step(*attacked)
+def test_class_weights_reach_the_attack(bare: BareNetwork, scene: Scene) -> None:
+    patch, _, *pixels = _grey(bare, scene.masks)
+    weights = torch.tensor([4.0, 1.0, 0.0, 1.0])
+    plain, weighted = (
+        Objective().step(patch, replace(scene, adversarial=PixelAttack(losses)))
+        for losses in (pixel_losses(*pixels), pixel_losses(*pixels, weights))
+    )
     assert plain.loss != weighted.loss
     assert not torch.equal(plain.gradient, weighted.gradient)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -104,6 +106,6 @@ def test_half_precision_activations_are_scored_in_float32(
     scene: Scene, calibration: Calibration
 ) -> None:
     half = {tap: value.bfloat16() for tap, value in scene.features.items()}
-    loss = OverActivation(calibration)(Scene(scene.logits, half, scene.labels, scene.masks))
+    loss = OverActivation(calibration)(replace(scene, features=half))
     assert loss.dtype == torch.float32
     assert float(loss) == pytest.approx(float(OverActivation(calibration)(scene)), rel=0.02)

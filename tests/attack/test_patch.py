@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from zmask_export import presets
 from zmask_export.attack import patch as patches
+from zmask_export.attack.detection_effect import DetectionEffect
 from zmask_export.attack.effect import Effect
 from zmask_export.attack.patch import PatchInfo
 from zmask_export.errors import OutputError, PatchError
@@ -66,6 +67,21 @@ def test_a_patch_comes_back_with_its_record(tmp_path: Path) -> None:
     assert loaded.is_contiguous()
     assert (loaded - patch).abs().max() <= 0.5 / 255 + 1e-6
     assert patches.info(path) == INFO
+
+
+def test_a_detector_s_patch_says_what_it_was_made_for(tmp_path: Path) -> None:
+    effect = DetectionEffect(found_clean=0.75, found_patched=0.5, invented=0.25, flagged=1.0)
+    changes = {"goal": "false-detection", "target_class": 2, "box_weight": 0.5, "effect": effect}
+    info = INFO.model_copy(update=changes)
+    patches.save(tmp_path / "patch.png", torch.rand(3, 20, 30), info)
+    assert patches.info(tmp_path / "patch.png") == info
+    nothing = DetectionEffect(found_clean=None, found_patched=None)
+    patches.save(
+        tmp_path / "bald.png", torch.rand(3, 20, 30), INFO.model_copy(update={"effect": nothing})
+    )
+    read = patches.info(tmp_path / "bald.png")
+    assert read is not None
+    assert read.effect == nothing
 
 
 def test_a_loaded_patch_is_saved_without_change(tmp_path: Path) -> None:

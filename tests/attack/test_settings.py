@@ -46,6 +46,15 @@ def test_what_a_patch_is_made_for(changes: dict[str, Any], kind: str, share: flo
         ({"seed": -1}, "seed is -1"),
         ({"aware_images": 2}, "defense-aware"),
         ({"aware": "flag", "alpha": 0.5, "aware_images": 0}, "1 or more"),
+        ({"target_class": 1}, "for detectors"),
+        ({"box_weight": 0.5}, "for detectors"),
+        ({"goal": "untargeted", "box_weight": -1.0}, "boxes is -1.0"),
+        ({"goal": "untargeted", "box_weight": float("nan")}, "boxes is nan"),
+        ({"goal": "untargeted", "balanced": True}, "segmentation network only"),
+        ({"goal": "untargeted", "combine": "paper"}, "segmentation network only"),
+        ({"goal": "untargeted", "target_class": 1}, "need each other"),
+        ({"goal": "false-detection"}, "need each other"),
+        ({"goal": "false-detection", "target_class": 0}, "no class 0"),
     ],
 )
 def test_settings_that_make_no_sense(changes: dict[str, Any], word: str) -> None:

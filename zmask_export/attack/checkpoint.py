@@ -14,6 +14,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from zmask_export.artifacts.files import write_bytes
+from zmask_export.data.coco import BoxSample
 from zmask_export.data.segmentation import Sample
 
 _KEY = "zmask-export-craft"
@@ -34,13 +35,17 @@ class Progress:
     evasion: float | None = None
 
 
-def samples_sha256(samples: Sequence[Sample]) -> str:
-    """sha256 of all pixels and labels, in order."""
+def samples_sha256(samples: Sequence[Sample | BoxSample]) -> str:
+    """sha256 of all pixels and labels, and of all boxes, in order."""
     digest = hashlib.sha256()
     for sample in samples:
         digest.update(str(sample.image.shape).encode())
         digest.update(sample.image.tobytes())
         digest.update(sample.labels.tobytes())
+        if isinstance(sample, BoxSample):
+            digest.update(str(sample.boxes.shape).encode())
+            digest.update(sample.boxes.tobytes())
+            digest.update(sample.crowd.tobytes())
     return digest.hexdigest()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,24 +9,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 
 from zmask_export.artifacts.calibration import Calibration
 from zmask_export.attack import checkpoint as checkpoints
 from zmask_export.attack import palette as palettes
 from zmask_export.attack.checkpoint import Progress
-from zmask_export.attack.losses import class_balance
+from zmask_export.attack.detection import DetectorVictim
 from zmask_export.attack.objectives import Objective, Step, objective
-from zmask_export.attack.placement import paste, patch_masks, random_placement
-from zmask_export.attack.scene import Scene
+from zmask_export.attack.placement import paste, random_placement
+from zmask_export.attack.scene import Victim
+from zmask_export.attack.segmentation import SegmentationVictim
 from zmask_export.attack.settings import CraftSettings
+from zmask_export.attack.targets import Targets
 from zmask_export.attack.transforms import vary
+from zmask_export.data.coco import BoxSample
 from zmask_export.data.images import to_float
-from zmask_export.data.segmentation import IGNORE, Sample
-from zmask_export.errors import DatasetError, PatchError, WeightsError
+from zmask_export.data.segmentation import Sample
+from zmask_export.errors import PatchError, WeightsError
 from zmask_export.models.bare import BareNetwork
-from zmask_export.models.folding import fold_batch_norms
-from zmask_export.models.taps import resolve
 from zmask_export.models.weights import fingerprint
 from zmask_export.spec import Size
 
@@ -38,7 +39,8 @@ class Crafted:
 
     Attributes:
         patch: float32 (3, h, w) in [0, 1].
-        loss: mean segmentation loss of the last epoch, which the attack raises.
+        loss: mean loss of the last epoch: of a segmentation network the loss that the attack raises, of a
+            detector L_adv-eff of Eq. 8 or 9, which it lowers.
         evasion: mean evasion loss of the last epoch (L_OZ, or what Adv-Mask or Adv-Flag adds), which
             it lowers; None for a plain attack.
     """
@@ -56,7 +58,7 @@ def random_patch(size: Size, seed: int) -> Tensor:
 
 def craft(
     bare: BareNetwork,
-    samples: Sequence[Sample],
+    samples: Sequence[Sample | BoxSample],
     settings: CraftSettings,
     *,
     calibration: Calibration | None = None,
@@ -72,8 +74,8 @@ def craft(
 
     Args:
         bare: the network, with the taps of the calibration; it is not changed.
-        samples: images of one size with labels.
-        settings: what to optimise for.
+        samples: images of one size with labels, or with boxes for a detector.
+        settings: what to optimise for; a detector has a ``goal``.
         calibration: for beta < 1 its statistics, for alpha < 1 the fitted defense.
         palette: printable colours (k, 3) in [0, 1], for a weight of printability.
         start: patch (3, h, w) in [0, 1] to begin with; None begins with noise.
@@ -82,26 +84,17 @@ def craft(
         on_epoch: told the number of finished epochs and the mean loss.
 
     Raises:
-        DatasetError: no image, or no labelled pixel.
-        PatchError: the patch is larger than the images, or the start has another size.
+        DatasetError: no image, or no labelled pixel, or no box.
+        PatchError: the patch is larger than the images, or covers all their boxes, or the start has
+            another size.
         UsageError, CalibrationError: the settings ask for what is not given, see ``objective``.
         WeightsError: the network's outputs or gradients are not finite.
         OutputError: progress cannot be written.
     """
-    if not any((sample.labels != IGNORE).any() for sample in samples):
-        raise DatasetError(
-            "There is no image to craft on, or none with a label.",
-            fix="Give a folder with labelled images.",
-        )
-    goal = objective(
-        settings,
-        calibration=calibration,
-        palette=palette,
-        class_weights=_class_weights(bare, samples) if settings.balanced else None,
-    )
+    aims = objective(settings, calibration=calibration, palette=palette)
+    victim = _victim(bare, samples, settings, aims.taps)
     patch = _start(settings, start)
     identity = _identity(bare, samples, settings, calibration, palette, patch)
-    bare = _fast(bare, goal.taps)
     patch.requires_grad_(True)
     optimizer = torch.optim.Adam([patch], lr=settings.lr)
     progress = checkpoints.resume(checkpoint, identity, patch, optimizer)
@@ -111,12 +104,17 @@ def craft(
         order = rng.permutation(len(samples))
         steps = []
         for at in range(0, len(order), settings.batch):
-            group = [samples[i] for i in order[at : at + settings.batch]]
-            steps.append(_step(bare, group, patch, goal, settings, rng))
-            patch.grad = steps[-1].gradient
+            picked = order[at : at + settings.batch]
+            step = _step(victim, samples, picked, patch, aims, settings, rng)
+            if step is None:
+                continue
+            steps.append(step)
+            patch.grad = step.gradient
             optimizer.step()
             with torch.no_grad():
                 patch.clamp_(0, 1)
+        if not steps:
+            continue
         progress = Progress(
             epoch + 1,
             float(np.mean([step.loss for step in steps])),
@@ -126,6 +124,11 @@ def craft(
             checkpoints.save(checkpoint, identity, progress, patch, optimizer)
         if on_epoch is not None:
             on_epoch(progress.epoch, progress.loss)
+    if settings.epochs > 0 and patch not in optimizer.state:
+        raise PatchError(
+            "Wherever the patch was put, it covered the boxes of every image.",
+            fix="Choose a smaller patch, or more images.",
+        )
     return Crafted(patch.detach().clone(), progress.loss, progress.evasion)
 
 
@@ -142,52 +145,59 @@ def _start(settings: CraftSettings, start: Tensor | None) -> Tensor:
     return start.clone()
 
 
-def _step(
+def _victim(
     bare: BareNetwork,
-    group: Sequence[Sample],
+    samples: Sequence[Sample | BoxSample],
+    settings: CraftSettings,
+    taps: Sequence[str],
+) -> Victim:
+    if settings.goal is None:
+        return SegmentationVictim(
+            bare,
+            [sample for sample in samples if isinstance(sample, Sample)],
+            taps,
+            combine=settings.combine,
+            balanced=settings.balanced,
+        )
+    return DetectorVictim(
+        bare,
+        [sample for sample in samples if isinstance(sample, BoxSample)],
+        taps,
+        targets=Targets(settings.goal, settings.target_class),
+        box_weight=settings.box_weight,
+    )
+
+
+def _step(
+    victim: Victim,
+    samples: Sequence[Sample | BoxSample],
+    picked: NDArray[np.int64],
     patch: Tensor,
-    goal: Objective,
+    aims: Objective,
     settings: CraftSettings,
     rng: np.random.Generator,
-) -> Step:
-    image = torch.from_numpy(to_float([sample.image for sample in group]))
+) -> Step | None:
+    """One step's direction; None where no image counts."""
+    image = torch.from_numpy(to_float([samples[i].image for i in picked]))
     size = (image.shape[2], image.shape[3])
-    places = [random_placement(rng, size, settings.size, settings.appearance.scale) for _ in group]
-    patched = paste(image, [vary(patch, settings.appearance, rng) for _ in group], places)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        outputs, features = bare(patched.contiguous(memory_format=torch.channels_last))
-    labels = torch.from_numpy(np.stack([sample.labels for sample in group])).long()
-    scene = Scene(outputs["logits"], features, labels, patch_masks(places, size))
-    step = goal.step(patch, scene)
+    places = [random_placement(rng, size, settings.size, settings.appearance.scale) for _ in picked]
+    patched = paste(image, [vary(patch, settings.appearance, rng) for _ in picked], places)
+    scene = victim.scene(picked.tolist(), patched, places, rng)
+    if scene is None:
+        return None
+    step = aims.step(patch, scene)
     if not (np.isfinite(step.loss) and torch.isfinite(step.gradient).all()):
         raise WeightsError(
-            f"The network gives values or gradients that are not finite on {group[0].path.name}.",
+            "The network gives values or gradients that are not finite on "
+            f"{samples[picked[0]].path.name}.",
             fix="Check the weights and --preprocess.",
         )
     return step
 
 
-def _fast(bare: BareNetwork, taps: Sequence[str]) -> BareNetwork:
-    """The same network, faster to differentiate, with some of its taps."""
-    paths = {tap: bare.paths[tap] for tap in taps}
-    # Folded, a convolution gives what its batch norm gave: not what its statistics were taken of.
-    if any(isinstance(module, nn.Conv2d) for module in resolve(bare.network, paths).values()):
-        network = copy.deepcopy(bare.network).requires_grad_(False)
-    else:
-        network = fold_batch_norms(bare.network)
-    network = network.to(memory_format=torch.channels_last)
-    return BareNetwork(network, bare.preprocess, paths, bare.outputs)
-
-
-def _class_weights(bare: BareNetwork, samples: Sequence[Sample]) -> Tensor:
-    with torch.inference_mode():
-        logits = bare.predict(torch.from_numpy(to_float([samples[0].image])))["logits"]
-    return class_balance((sample.labels for sample in samples), int(logits.shape[1]))
-
-
 def _identity(
     bare: BareNetwork,
-    samples: Sequence[Sample],
+    samples: Sequence[Sample | BoxSample],
     settings: CraftSettings,
     calibration: Calibration | None,
     palette: Tensor | None,

@@ -82,9 +82,3 @@ def smoothness(patch: Tensor) -> Tensor:
     down = (patch[:, 1:] - patch[:, :-1]).square().sum()
     across = (patch[:, :, 1:] - patch[:, :, :-1]).square().sum()
     return down + across
-
-
-def unit(gradient: Tensor) -> Tensor:
-    """n(v) = v / ||v||_2, the per-loss normalisation of B.2; 0 stays 0, and nan stays nan."""
-    norm = gradient.norm()
-    return gradient / norm if norm != 0 else torch.zeros_like(gradient)

@@ -4,28 +4,26 @@ With n(v) = v / ||v||_2 and t = beta (Eq. 13) or alpha (Eq. 6), a step descends 
 
     n( (1 - t) n(grad L_evasion) + t (g_adv + w_S n(grad L_S) + w_N n(grad L_N)) )
 
-L_evasion is L_OZ, or what Adv-Mask or Adv-Flag adds; the bracket behind t is L_Adv of Eq. 12, with
-w_adv = 1. A loss of weight 0 is not evaluated, so t = 1 is the plain attack to the last bit.
+g_adv is the adversarial direction of the scene, L_evasion is L_OZ, or what Adv-Mask or Adv-Flag adds; the
+bracket behind t is L_Adv of Eq. 12, with w_adv = 1. A loss of weight 0 is not evaluated, so t = 1 is the
+plain attack to the last bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from zmask_export.artifacts.calibration import Calibration
 from zmask_export.attack.aware import DefenseEvasion
-from zmask_export.attack.losses import PixelLosses, pixel_losses, smoothness, unit
+from zmask_export.attack.directions import Weighted, blend, direction
+from zmask_export.attack.losses import smoothness
 from zmask_export.attack.overactivation import OverActivation
 from zmask_export.attack.printability import log_non_printability
 from zmask_export.attack.scene import Evasion, Scene
-from zmask_export.attack.settings import Combine, CraftSettings
+from zmask_export.attack.settings import CraftSettings
 from zmask_export.errors import UsageError
-
-Weighted = tuple[float | Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Step:
 
     Attributes:
         gradient: the direction to descend, (3, h, w), of length 1 (or 0).
-        loss: the segmentation loss, which the attack raises.
+        loss: of the adversarial term, see ``Adversarial``.
         evasion: the evasion loss, which it lowers; None where there is none.
     """
 
@@ -45,11 +43,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Objective:
-    """All that a patch is optimised for.
+    """What a patch is optimised for beside misleading the network, and how all of it is weighed.
 
     Attributes:
-        combine: how right and wrong pixels share g_adv.
-        class_weights: weight of each class's pixels, (C,); all 1 where None.
         smoothness: w_S.
         printability: w_N.
         palette: printable colours (k, 3) in [0, 1], for w_N > 0.
@@ -57,8 +53,6 @@ class Objective:
         evasion: the loss of weight 1 - t, for t < 1.
     """
 
-    combine: Combine = "sum"
-    class_weights: Tensor | None = None
     smoothness: float = 0.0
     printability: float = 0.0
     palette: Tensor | None = None
@@ -72,7 +66,6 @@ class Objective:
 
     def step(self, patch: Tensor, scene: Scene) -> Step:
         """Losses and direction for a batch that was made from ``patch`` (3, h, w)."""
-        pixels = pixel_losses(scene.logits, scene.labels, ~scene.masks, self.class_weights)
         parts: list[Weighted] = []
         evasion = None
         if self.evasion is not None:
@@ -80,14 +73,14 @@ class Objective:
             parts.append((1 - self.share, direction(loss, patch)))
             evasion = float(loss.detach())
         if self.share > 0:
-            parts.append((self.share, adversarial_direction(pixels, patch, self.combine)))
+            parts.append((self.share, scene.adversarial.direction(patch)))
             if self.smoothness > 0:
                 smooth = direction(smoothness(patch), patch)
                 parts.append((self.share * self.smoothness, smooth))
             if self.printability > 0 and self.palette is not None:
                 printable = direction(log_non_printability(patch, self.palette), patch)
                 parts.append((self.share * self.printability, printable))
-        return Step(blend(parts), float(pixels.total.detach()), evasion)
+        return Step(blend(parts), float(scene.adversarial.loss.detach()), evasion)
 
 
 def objective(
@@ -95,7 +88,6 @@ def objective(
     *,
     calibration: Calibration | None = None,
     palette: Tensor | None = None,
-    class_weights: Tensor | None = None,
 ) -> Objective:
     """The objective that settings describe.
 
@@ -120,35 +112,9 @@ def objective(
         else:
             evasion = DefenseEvasion(calibration, settings.aware, settings.aware_images)
     return Objective(
-        combine=settings.combine,
-        class_weights=class_weights,
         smoothness=settings.smoothness,
         printability=settings.printability,
         palette=palette,
         share=settings.share,
         evasion=evasion,
     )
-
-
-def adversarial_direction(pixels: PixelLosses, patch: Tensor, combine: Combine) -> Tensor:
-    """g_adv: where the segmentation loss grows, as a direction to descend along."""
-    if combine == "sum":
-        return direction(-pixels.total, patch)
-    return blend(
-        [
-            (pixels.share, direction(-pixels.right, patch)),
-            (1 - pixels.share, direction(-pixels.wrong, patch)),
-        ]
-    )
-
-
-def direction(loss: Tensor, patch: Tensor) -> Tensor:
-    """n(grad L) with respect to the patch; the graph is kept."""
-    (gradient,) = torch.autograd.grad(loss, patch, retain_graph=True)
-    return unit(gradient)
-
-
-def blend(parts: Sequence[Weighted]) -> Tensor:
-    """n(sum of weight * direction)."""
-    first, *rest = (weight * part for weight, part in parts)
-    return unit(sum(rest, start=first))

@@ -12,8 +12,9 @@ from pydantic import FiniteFloat, ValidationError
 from torch import Tensor
 
 from zmask_export.artifacts.files import write_bytes
+from zmask_export.attack.detection_effect import DetectionEffect
 from zmask_export.attack.effect import Effect
-from zmask_export.attack.settings import Combine, Kind
+from zmask_export.attack.settings import Combine, Goal, Kind
 from zmask_export.data import images
 from zmask_export.errors import ImageError, PatchError
 from zmask_export.spec import Size, Spec, explain
@@ -31,13 +32,13 @@ class PatchInfo(Spec):
         kind: what the patch was made for.
         model, weights_sha256: the attacked network.
         size, image_size: (h, w) of the patch and of the images, in pixels.
-        images, data_sha256: how many images, and the sha256 of their pixels and labels.
-        epochs, batch, lr, seed, smoothness, printability, combine, beta, alpha, aware_images,
-            balanced: see ``CraftSettings``.
+        images, data_sha256: how many images, and the sha256 of their pixels, labels and boxes.
+        epochs, batch, lr, seed, smoothness, printability, combine, beta, alpha, aware_images, balanced,
+            goal, target_class, box_weight: see ``CraftSettings``.
         scale, brightness, contrast, noise: see ``Appearance``.
         palette_sha256, calibration_sha256: of the palette's colours and of the calibration file.
         start_sha256: of the patch file that it began with; None for noise.
-        loss: mean segmentation loss of the last epoch; None for a random patch.
+        loss: mean loss of the last epoch, see ``Crafted``; None for a random patch.
         evasion: mean evasion loss of the last epoch, where there is one.
         effect: what the patch does on some of the images that it was crafted on.
     """
@@ -61,6 +62,9 @@ class PatchInfo(Spec):
     alpha: FiniteFloat = 1.0
     aware_images: int | None = None
     balanced: bool
+    goal: Goal | None = None
+    target_class: int | None = None
+    box_weight: FiniteFloat = 1.0
     scale: tuple[FiniteFloat, FiniteFloat]
     brightness: FiniteFloat = 0.07
     contrast: FiniteFloat = 0.1
@@ -70,7 +74,7 @@ class PatchInfo(Spec):
     calibration_sha256: str | None = None
     loss: FiniteFloat | None
     evasion: FiniteFloat | None = None
-    effect: Effect | None = None
+    effect: Effect | DetectionEffect | None = None
 
 
 def save(path: Path, patch: Tensor, info: PatchInfo | None) -> None:

@@ -33,6 +33,11 @@ class Placement:
         """Columns that the patch covers."""
         return slice(self.left, self.left + self.width)
 
+    @property
+    def corners(self) -> tuple[int, int, int, int]:
+        """x1 y1 x2 y2, the last two exclusive."""
+        return self.left, self.top, self.left + self.width, self.top + self.height
+
 
 def require_fits(patch: Size, image: Size) -> None:
     """Refuse a patch (h, w) that is larger than an image (H, W).

@@ -22,6 +22,13 @@ Combine = Literal["sum", "paper"]
 """
 Aware = Literal["mask", "flag"]
 """What a defense-aware attack turns against: the soft mask (Adv-Mask) or the flag (Adv-Flag)."""
+Goal = Literal["misclassify", "untargeted", "false-detection"]
+"""What a detector shall do (B.1), as signs of its losses on classes and on boxes:
+
+- ``misclassify``: -, +. Other classes on boxes that are kept: the paper's choice.
+- ``untargeted``: -, -. Anything but the truth.
+- ``false-detection``: +, +. An object of a chosen class where the patch is, and nothing else.
+"""
 Kind = Literal["adversarial", "over-activation", "adv-mask", "adv-flag", "random"]
 """What a patch was made for."""
 
@@ -43,6 +50,9 @@ class CraftSettings:
         alpha: weight of the attack against (1 - alpha) of that (Eq. 6).
         aware_images: images of a batch that the defense is computed on; None takes all.
         balanced: weight every class the same, as mIoU does, instead of every pixel.
+        goal: what a detector shall do; None for a segmentation network.
+        target_class: label of the false detection, from 1 on.
+        box_weight: |w_regr| of Eq. 8 and 9 against |w_class| = 1.
         appearance: EOT ranges.
         seed: of everything random.
 
@@ -62,6 +72,9 @@ class CraftSettings:
     alpha: float = 1.0
     aware_images: int | None = None
     balanced: bool = False
+    goal: Goal | None = None
+    target_class: int | None = None
+    box_weight: float = 1.0
     appearance: Appearance = field(default_factory=Appearance)
     seed: int = 0
 
@@ -97,6 +110,33 @@ class CraftSettings:
             raise UsageError(
                 f"alpha is {self.alpha}, but no part of the defense is attacked.",
                 fix="Give --aware mask or --aware flag.",
+            )
+        self._check_goal()
+
+    def _check_goal(self) -> None:
+        if self.goal is None and (self.target_class is not None or self.box_weight != 1):
+            raise UsageError(
+                "A class or a weight of boxes is for detectors.",
+                fix="Leave out --class, --box-weight.",
+            )
+        if self.goal is not None and (self.balanced or self.combine != "sum"):
+            raise UsageError(
+                "Pixels are weighed in an attack on a segmentation network only.",
+                fix="Leave out --balanced and --combine.",
+            )
+        if not 0 <= self.box_weight < math.inf:
+            raise UsageError(
+                f"The weight of the boxes is {self.box_weight}.", fix="Give 0 or a positive number."
+            )
+        if (self.goal == "false-detection") != (self.target_class is not None):
+            raise UsageError(
+                "A false detection and a class need each other.",
+                fix="Give both, such as --goal false-detection --class 1, or neither.",
+            )
+        if self.target_class is not None and self.target_class < 1:
+            raise UsageError(
+                f"A detector has no class {self.target_class}: 0 is the background.",
+                fix="Give --class 1 or higher.",
             )
 
     @property

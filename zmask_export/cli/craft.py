@@ -11,18 +11,27 @@ from click.core import ParameterSource
 from zmask_export.cli.options import PATH, SizeType, as_json, network_from, network_options
 
 if TYPE_CHECKING:
+    from zmask_export.attack.detection_effect import DetectionEffect
+    from zmask_export.attack.effect import Effect
     from zmask_export.attack.patch import PatchInfo
+    from zmask_export.attack.settings import Goal
 
 _OPTIMISING = (
-    "epochs", "smoothness", "printability", "palette", "combine", "balanced", "beta", "aware", "alpha",
-    "aware_images", "scale", "lr", "start",
+    "epochs", "batch", "smoothness", "printability", "palette", "combine", "balanced", "beta", "aware",
+    "alpha", "aware_images", "scale", "lr", "start", "goal", "target_class", "box_weight",
 )  # fmt: skip
+_PIXELS = ("combine", "balanced")
+_BOXES = ("goal", "target_class", "box_weight")
 _MEASURING = ("split", "limit", "calibration")
 
 
 @click.command("craft")
 @network_options
-@click.option("--data", type=PATH, help="CamVid or Cityscapes folder; --random needs none.")
+@click.option(
+    "--data",
+    type=PATH,
+    help="CamVid or Cityscapes folder, for a detector also COCO; --random needs none.",
+)
 @click.option("--split", default="train", show_default=True)
 @click.option("--images", "limit", default=100, show_default=True, help="Images to craft on.")
 @click.option("--out", type=PATH, required=True, help="PNG to write.")
@@ -30,6 +39,13 @@ _MEASURING = ("split", "limit", "calibration")
 @click.option("--size", type=SizeType(), help="Patch size instead, in pixels.")
 @click.option("--random", is_flag=True, help="Uniform noise; nothing is optimised.")
 @click.option("--epochs", type=click.IntRange(1), default=60, show_default=True)
+@click.option(
+    "--batch",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Images a step; large networks need about 2 GB for each.",
+)
 @click.option("--lr", type=click.FloatRange(0, min_open=True), default=0.1, show_default=True)
 @click.option("--init", "start", type=PATH, help="Patch to start from.  [default: noise]")
 @click.option("--smoothness", default=0.1, show_default=True, help="Weight w_S.")
@@ -46,6 +62,21 @@ _MEASURING = ("split", "limit", "calibration")
     "--balanced", is_flag=True, help="Weight every class the same, as mIoU does, not every pixel."
 )
 @click.option(
+    "--goal",
+    type=click.Choice(["misclassify", "untargeted", "false-detection"]),
+    help="What a detector shall do: give boxes other classes, err in both, or find the patch.  "
+    "[default: misclassify]",
+)
+@click.option(
+    "--class", "target_class", help="What --goal false-detection finds: a class's name or number."
+)
+@click.option(
+    "--box-weight",
+    default=1.0,
+    show_default=True,
+    help="Weight of a detector's losses on boxes against those on classes.",
+)
+@click.option(
     "--beta", default=1.0, show_default=True, help="Attack against 1 - beta of over-activation."
 )
 @click.option(
@@ -55,7 +86,7 @@ _MEASURING = ("split", "limit", "calibration")
 @click.option(
     "--aware-images",
     type=click.IntRange(1),
-    help="Images of a batch of 5 that --aware looks at; fewer are faster.  [default: all]",
+    help="Images of a batch that --aware looks at; fewer are faster.  [default: all]",
 )
 @click.option("--calibration", type=PATH, help="For --beta, --aware: what calibrate, fit wrote.")
 @click.option(
@@ -74,6 +105,8 @@ def command(
     palette: Path | None,
     start: Path | None,
     alpha: float | None,
+    goal: Goal | None,
+    target_class: str | None,
     calibration: Path | None,
     scale: tuple[float, float],
     as_json: bool,
@@ -81,14 +114,17 @@ def command(
 ) -> None:
     """Craft a universal adversarial patch.
 
-    Untargeted, with random place, scale, brightness, contrast and noise. By default the bare network
-    is attacked. --beta trades the attack for weak activations in the shallow layers; --aware mask and
-    --aware flag attack a fitted defense too (Adv-Mask, Adv-Flag). An interrupted run goes on where it
-    stopped.
+    With random place, scale, brightness, contrast and noise; untargeted for a network that labels
+    pixels, with a --goal for a detector. By default the bare network is attacked. --beta trades the
+    attack for weak activations in the shallow layers; --aware mask and --aware flag attack a fitted
+    defense too (Adv-Mask, Adv-Flag). An interrupted run goes on where it stopped.
 
     \b
     Examples:
       zmask-export craft --model icnet --data CAMVID --out patch.png
+      zmask-export craft --model camvid-retinanet --data CAMVID --out patch.png
+      zmask-export craft --model camvid-retinanet --data CAMVID --goal false-detection --class car \\
+        --out car.png
       zmask-export craft --model icnet --data CAMVID --calibration mine.safetensors --aware flag \\
         --alpha 0.5 --out flag.png
     """
@@ -98,11 +134,12 @@ def command(
     from zmask_export.attack.transforms import Appearance
     from zmask_export.cli.console import ConsoleReporter
     from zmask_export.errors import UsageError
-    from zmask_export.pipeline.craft import LARGE, CraftData, craft, patch_size, randomise
+    from zmask_export.pipeline.craft import craft, randomise
+    from zmask_export.pipeline.craft_data import LARGE, CraftData, class_index, patch_size
     from zmask_export.pipeline.network import load_calibration, open_network
 
     if random:
-        _refuse_idle(_OPTIMISING if data else _OPTIMISING + _MEASURING)
+        _refuse(_OPTIMISING if data else _OPTIMISING + _MEASURING, "A random patch")
     elif data is None:
         raise UsageError("There is nothing to craft on.", fix="Give --data FOLDER.")
     if share is not None and size is not None:
@@ -113,6 +150,11 @@ def command(
             fix="Give both, such as --aware flag --alpha 0.5.",
         )
     opened = open_network(network_from(rest))
+    if opened.entry.task == "detection":
+        _refuse(_PIXELS, f"An attack on {opened.entry.name}, a detector,")
+        goal = goal or "misclassify"
+    else:
+        _refuse(_BOXES, f"An attack on {opened.entry.name}, which is no detector,")
     known = load_calibration(calibration, opened) if calibration else None
     if size is None and share is None and start is not None:
         size = patches.size(start)
@@ -127,6 +169,8 @@ def command(
         settings = CraftSettings(
             size=size,
             alpha=1.0 if alpha is None else alpha,
+            goal=goal,
+            target_class=None if target_class is None else class_index(opened, target_class),
             appearance=Appearance(scale=scale),
             **rest,
         )
@@ -144,31 +188,46 @@ def command(
     click.echo(info.model_dump_json() if as_json else _summary(out, info))
 
 
-def _refuse_idle(names: tuple[str, ...]) -> None:
+def _refuse(names: tuple[str, ...], what: str) -> None:
     from zmask_export.errors import UsageError
 
     context = click.get_current_context()
     for parameter in context.command.params:
         given = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
         if parameter.name in names and given:
-            raise UsageError(
-                f"A random patch has no use for {parameter.opts[0]}.", fix="Leave it out."
-            )
+            raise UsageError(f"{what} has no use for {parameter.opts[0]}.", fix="Leave it out.")
 
 
 def _summary(out: Path, info: PatchInfo) -> str:
     h, w = info.size
     lines = [f"{out}: {w} x {h} pixels, {info.kind}"]
+    if info.goal is not None:
+        wanted = "" if info.target_class is None else f" of class {info.target_class}"
+        lines[0] += f", {info.goal}{wanted}"
     if info.loss is not None:
         lines[0] += f", attack loss {info.loss:.3f} over {info.images} images"
     if info.evasion is not None:
         lines.append(f"  evasion loss   {info.evasion:.4f}")
     if info.effect is not None:
-        effect = info.effect
-        lines.append(
-            f"  pixels right   {effect.right_clean:.3f} without the patch, "
-            f"{effect.right_patched:.3f} with it"
-        )
-        if effect.flagged is not None:
-            lines.append(f"  images flagged {effect.flagged:.3f}")
+        lines += _effect(info.effect)
     return "\n".join(lines)
+
+
+def _effect(effect: Effect | DetectionEffect) -> list[str]:
+    from zmask_export.attack.effect import Effect
+
+    lines = []
+    if isinstance(effect, Effect):
+        lines.append(_change("pixels right", effect.right_clean, effect.right_patched))
+    else:
+        if effect.found_clean is not None and effect.found_patched is not None:
+            lines.append(_change("objects found", effect.found_clean, effect.found_patched))
+        if effect.invented is not None:
+            lines.append(f"  patch found    {effect.invented:.3f}, as that class")
+    if effect.flagged is not None:
+        lines.append(f"  images flagged {effect.flagged:.3f}")
+    return lines
+
+
+def _change(what: str, clean: float, patched: float) -> str:
+    return f"  {what:14} {clean:.3f} without the patch, {patched:.3f} with it"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,60 +16,23 @@ from zmask_export.attack import patch as patches
 from zmask_export.attack.checkpoint import samples_sha256
 from zmask_export.attack.craft import craft as optimise
 from zmask_export.attack.craft import random_patch
+from zmask_export.attack.detection_effect import DetectionEffect, measure_detector
 from zmask_export.attack.effect import Effect, measure
 from zmask_export.attack.objectives import objective
 from zmask_export.attack.patch import PatchInfo
 from zmask_export.attack.placement import require_fits
 from zmask_export.attack.settings import CraftSettings
-from zmask_export.data.segmentation import Sample, SegmentationFolder, require_classes
+from zmask_export.data.coco import BoxSample
+from zmask_export.data.segmentation import Sample
 from zmask_export.errors import UsageError
 from zmask_export.models.bare import BareNetwork
+from zmask_export.pipeline.craft_data import CraftData
 from zmask_export.pipeline.network import OpenNetwork
-from zmask_export.pipeline.probe import PATCH_SHARE
 from zmask_export.pipeline.progress import Reporter, Silent
 from zmask_export.spec import Size
 
-LARGE = PATCH_SHARE
-"""Side of an L patch as a share of the image's (M is 0.20, S is 0.15)."""
 EFFECT_IMAGES = 10
 """A patch's effect is measured on about this many of its images."""
-
-
-@dataclass(frozen=True)
-class CraftData:
-    """Images to craft on, or to measure a random patch on.
-
-    Attributes:
-        root: data set in CamVid or Cityscapes layout.
-        split: which split.
-        limit: at most this many images, spread over the split.
-    """
-
-    root: Path
-    split: str = "train"
-    limit: int | None = 100
-
-    def load(self, opened: OpenNetwork) -> list[Sample]:
-        """All samples at the network's input size.
-
-        Raises:
-            DatasetError, ImageError: they cannot be used, or have other classes than the network.
-        """
-        folder = SegmentationFolder(self.root, self.split, size=opened.input_size, limit=self.limit)
-        require_classes(folder, opened.classes)
-        return list(folder)
-
-
-def patch_size(opened: OpenNetwork, share: float) -> Size:
-    """(h, w) of a patch whose sides are ``share`` of the image's.
-
-    Raises:
-        UsageError: the share is not in (0, 1].
-    """
-    if not 0 < share <= 1:
-        raise UsageError(f"A share of {share} is no patch.", fix="Give --share in (0, 1].")
-    h, w = opened.input_size
-    return max(1, round(share * h)), max(1, round(share * w))
 
 
 def craft(
@@ -91,7 +54,7 @@ def craft(
         opened: the bare network.
         data: images to craft on.
         out: the PNG.
-        settings: size, epochs and so on.
+        settings: size, epochs and so on; with a goal where the network is a detector.
         calibration: of this network, where the settings look at the defense; where it is fitted, the
             effect says how many of the patched images are flagged.
         palette: printable colours (k, 3) in [0, 1].
@@ -99,12 +62,14 @@ def craft(
         reporter: shows progress.
 
     Raises:
-        UsageError, CalibrationError: the settings need another calibration or a palette.
+        UsageError, CalibrationError: the settings are for another kind of network, or need another
+            calibration or a palette.
         DatasetError, ImageError, PatchError, WeightsError, OutputError: see ``attack.craft``.
     """
     reporter = reporter or Silent()
     require_writable(out)
     require_fits(settings.size, opened.input_size)
+    _require_goal(settings, opened)
     # What cannot be optimised for is refused here, before the images are read.
     objective(settings, calibration=calibration, palette=palette)
     first = None if start is None else patches.load(start)
@@ -131,7 +96,9 @@ def craft(
         start_sha256=None if start is None else sha256_file(start),
         loss=crafted.loss,
         evasion=crafted.evasion,
-        effect=_effect(opened, samples, crafted.patch, calibration, reporter),
+        effect=_effect(
+            opened, samples, crafted.patch, settings.target_class, calibration, reporter
+        ),
     )
     patches.save(out, crafted.patch, info)
     checkpoint.unlink(missing_ok=True)
@@ -165,11 +132,11 @@ def randomise(
     require_writable(out)
     require_fits(size, opened.input_size)
     settings = CraftSettings(size=size, epochs=0, smoothness=0, seed=seed)
-    samples = [] if data is None else data.load(opened)
+    samples: Sequence[Sample | BoxSample] = [] if data is None else data.load(opened)
     patch = random_patch(size, seed)
     effect = None
     if samples:
-        effect = _effect(opened, samples, patch, calibration, reporter or Silent())
+        effect = _effect(opened, samples, patch, None, calibration, reporter or Silent())
     info = _describe(
         opened, settings, samples, calibration, kind="random", loss=None, effect=effect
     )
@@ -180,7 +147,7 @@ def randomise(
 def _describe(
     opened: OpenNetwork,
     settings: CraftSettings,
-    samples: list[Sample],
+    samples: Sequence[Sample | BoxSample],
     calibration: Calibration | None,
     **outcome: Any,
 ) -> PatchInfo:
@@ -204,6 +171,9 @@ def _describe(
         alpha=settings.alpha,
         aware_images=settings.aware_images,
         balanced=settings.balanced,
+        goal=settings.goal,
+        target_class=settings.target_class,
+        box_weight=settings.box_weight,
         scale=appearance.scale,
         brightness=appearance.brightness,
         contrast=appearance.contrast,
@@ -215,20 +185,41 @@ def _describe(
 
 def _effect(
     opened: OpenNetwork,
-    samples: list[Sample],
+    samples: Sequence[Sample | BoxSample],
     patch: Tensor,
+    target_class: int | None,
     calibration: Calibration | None,
     reporter: Reporter,
-) -> Effect:
+) -> Effect | DetectionEffect:
     step = -(-len(samples) // EFFECT_IMAGES)
     picked = samples[::step]
+    bare, saved = _bare(opened, calibration), patches.as_saved(patch)
     with reporter.bar("measuring", len(picked)) as advance:
+        if opened.entry.task == "detection":
+            return measure_detector(
+                bare,
+                [sample for sample in picked if isinstance(sample, BoxSample)],
+                saved,
+                target_class=target_class,
+                calibration=calibration,
+                on_image=advance,
+            )
         return measure(
-            _bare(opened, calibration),
-            picked,
-            patches.as_saved(patch),
+            bare,
+            [sample for sample in picked if isinstance(sample, Sample)],
+            saved,
             calibration=calibration,
             on_image=advance,
+        )
+
+
+def _require_goal(settings: CraftSettings, opened: OpenNetwork) -> None:
+    if (settings.goal is not None) != (opened.entry.task == "detection"):
+        raise UsageError(
+            f"A goal is for detectors, and {opened.entry.name} is none."
+            if settings.goal is not None
+            else f"{opened.entry.name} is a detector, and the attack on one has a goal.",
+            fix="Leave out --goal." if settings.goal is not None else "Give --goal misclassify.",
         )
 
 
