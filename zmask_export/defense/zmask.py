@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -93,6 +94,21 @@ def cover(image: Tensor, mask: Tensor, colour: Tensor) -> Tensor:
     return image * mask + colour * (1 - mask)
 
 
+@dataclass(frozen=True)
+class Observation:
+    """The first pass over a batch.
+
+    Attributes:
+        image: the batch.
+        outputs: the network's outputs by name.
+        maps: heatmaps by name, see :class:`Heatmaps`.
+    """
+
+    image: Tensor
+    outputs: dict[str, Tensor]
+    maps: dict[str, Tensor]
+
+
 class ZMask(nn.Module):
     """A network protected by Z-Mask: hooks, Eq. 3 and Eq. 4 (the reference, with "literal").
 
@@ -131,9 +147,17 @@ class ZMask(nn.Module):
             image: float32 (N, 3, H, W), RGB in [0, 1].
             threshold: lambda0; the calibrated one where None.
         """
-        limit = self.get_buffer("threshold") if threshold is None else threshold.reshape(())
+        return self.decide(self.observe(image), threshold)
+
+    def observe(self, image: Tensor) -> Observation:
+        """The first pass, which no threshold has a part in."""
         outputs, features = self.bare(image)
-        maps = self.heatmaps(features)
+        return Observation(image, outputs, self.heatmaps(features))
+
+    def decide(self, seen: Observation, threshold: Tensor | None = None) -> dict[str, Tensor]:
+        """What :meth:`forward` gives, of a first pass that has been made."""
+        image, outputs, maps = seen.image, seen.outputs, seen.maps
+        limit = self.get_buffer("threshold") if threshold is None else threshold.reshape(())
         size = (int(image.shape[2]), int(image.shape[3]))
         parameters = self.get_buffer("parameters_")
         found = fusion.detect(maps["shallow"], maps["deep"], parameters, limit, size, self.corners)

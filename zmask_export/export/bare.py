@@ -89,6 +89,11 @@ def export_bare(bare: BareNetwork, size: Size, batch: int | None = None) -> ir.M
     if program is None:
         raise CompileError("The exporter returned nothing.", fix="Update torch to 2.6 or newer.")
     model = program.model
+    if batch is None and isinstance((model.graph.inputs[0].shape or [None])[0], int):
+        raise CompileError(
+            "The network's forward pass fixes the batch while it is traced.",
+            fix="Take the batch from tensor.shape, not from len(); or build with --batch.",
+        )
     name_by_module(model.graph, strip=("bare", "network"))
     return model
 

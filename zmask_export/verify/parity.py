@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from zmask_export.backends.runner import Arrays, Runner
 from zmask_export.data.images import to_float
-from zmask_export.defense.zmask import ZMask
+from zmask_export.defense.zmask import Observation, ZMask
 from zmask_export.errors import ParityError
 from zmask_export.evaluate.metrics import mask_iou
 from zmask_export.runtime.protected import NEVER
@@ -107,9 +107,11 @@ def verify(
         on_image: told the number of images that the reference has done.
     """
     threshold = float(reference.get_buffer("threshold"))
-    expected = []
+    seen, expected = [], []
     for index, (_, image) in enumerate(images):
-        expected.append(reference_outputs(reference, image))
+        with torch.inference_mode():
+            seen.append(reference.observe(torch.from_numpy(to_float([image]))))
+        expected.append(reference_outputs(reference, seen[-1]))
         if on_image is not None:
             on_image(index + 1)
     comparisons = _in_batches(runner, images, expected, threshold, tolerances, batches)
@@ -118,7 +120,7 @@ def verify(
         if flag in decided:
             continue
         again = [(f"{name}, threshold {forcing:g}", image) for name, image in images]
-        outputs = [reference_outputs(reference, image, forcing) for _, image in again]
+        outputs = [reference_outputs(reference, first, forcing) for first in seen]
         comparisons += _in_batches(runner, again, outputs, forcing, tolerances, batches)
     return ParityReport(
         runner=runner.name,
@@ -157,12 +159,12 @@ def _in_batches(
 
 
 def reference_outputs(
-    reference: ZMask, image: NDArray[np.uint8], threshold: float | None = None
+    reference: ZMask, seen: Observation, threshold: float | None = None
 ) -> Arrays:
     """The reference's outputs for one image, batch dimension kept; see :meth:`ZMask.forward`."""
     limit = None if threshold is None else torch.tensor(threshold)
     with torch.inference_mode():
-        outputs = reference(torch.from_numpy(to_float([image])), limit)
+        outputs = reference.decide(seen, limit)
     return {name: value.numpy() for name, value in outputs.items()}
 
 

@@ -118,7 +118,7 @@ class PlainSSD(nn.Module):
         total = len(anchors)
         decoded = self.network.box_coder.decode_single(
             head["bbox_regression"].flatten(0, 1),
-            anchors.expand(len(image), -1, -1).flatten(0, 1),
+            anchors.expand(image.shape[0], -1, -1).flatten(0, 1),
         )
         boxes = self.frame.clip(decoded.reshape(-1, total, 4))
         by_class = F.softmax(head["cls_logits"], dim=-1)[..., 1:].transpose(1, 2)

@@ -106,8 +106,8 @@ class PlainFasterRCNN(nn.Module):
         rpn = self.network.rpn
         h, w = objectness.shape[2:]
         each = count // (h * w)
-        logits = permute_and_flatten(objectness, len(objectness), each, 1, h, w).squeeze(2)
-        deltas = permute_and_flatten(deltas, len(deltas), each, 4, h, w)
+        logits = permute_and_flatten(objectness, objectness.shape[0], each, 1, h, w).squeeze(2)
+        deltas = permute_and_flatten(deltas, deltas.shape[0], each, 4, h, w)
         wanted = rpn.pre_nms_top_n()
         most = min(wanted, count)
         logits, index = logits.topk(most, dim=1)
