@@ -10,9 +10,10 @@ from tests.conftest import save_scene
 from tests.data.box_trees import make_apricot, make_coco
 from zmask_export.data.apricot import ApricotFolder
 from zmask_export.data.coco import CocoFolder
-from zmask_export.data.layouts import open_boxes, open_segmentation, recognise
+from zmask_export.data.layouts import ResizedBoxes, open_boxes, open_segmentation, recognise
+from zmask_export.data.regions import RegionFolder
 from zmask_export.data.segmentation import CAMVID_CLASSES, CITYSCAPES_CLASSES
-from zmask_export.errors import DatasetError
+from zmask_export.errors import DatasetError, ImageError
 
 SIZE = (64, 80)
 
@@ -63,20 +64,42 @@ def test_boxes_open(tmp_path: Path) -> None:
     assert (type(apricot), len(apricot)) == (ApricotFolder, 2)
 
 
+@pytest.mark.parametrize("layout", ["CamVid", "Cityscapes"])
+def test_label_maps_open_as_boxes(tmp_path: Path, layout: str) -> None:
+    folder = open_boxes(TREES[layout](tmp_path), "val", size=(32, 40), limit=1)
+    assert (type(folder), len(folder)) == (RegionFolder, 1)
+    assert [sample.image.shape for sample in folder] == [(32, 40, 3)]
+
+
+def test_boxes_are_stretched_with_their_images(tmp_path: Path) -> None:
+    """Image 42 is 32 x 24; a patch of it lies at 1 2 10 4 and one has no width."""
+    root = make_apricot(tmp_path)
+    plain, resized = open_boxes(root, "dev"), open_boxes(root, "dev", size=(48, 96))
+    assert (type(plain), type(resized)) == (ApricotFolder, ResizedBoxes)
+    assert (resized.categories, resized.paths) == (plain.categories, plain.paths)
+    assert len(resized) == len(list(resized)) == len(plain) == 2
+    before, after = plain[1], resized[1]
+    assert after.path == before.path
+    assert after.image.shape == (48, 96, 3)
+    assert after.boxes.dtype == np.float32
+    np.testing.assert_array_equal(after.boxes, before.boxes * [3, 2, 3, 2])
+    assert after.patches.tolist() == [[3, 4, 33, 12]]
+    np.testing.assert_array_equal(after.labels, before.labels)
+    np.testing.assert_array_equal(after.crowd, before.crowd)
+
+
+def test_boxes_of_an_image_of_another_shape_are_refused(tmp_path: Path) -> None:
+    folder = open_boxes(make_coco(tmp_path), "val2017", size=(100, 32))
+    with pytest.raises(ImageError, match="too far from the network's input"):
+        folder[0]
+
+
 @pytest.mark.parametrize("layout", ["COCO", "APRICOT"])
 def test_boxes_are_no_label_maps(tmp_path: Path, layout: str) -> None:
     with pytest.raises(DatasetError, match=f"{layout}'s layout, which has no label maps") as caught:
         open_segmentation(TREES[layout](tmp_path), "val")
     assert "CamVid: <split>/images" in caught.value.fix
     assert "Cityscapes: leftImg8bit/<split>" in caught.value.fix
-
-
-@pytest.mark.parametrize("layout", ["CamVid", "Cityscapes"])
-def test_label_maps_are_no_boxes(tmp_path: Path, layout: str) -> None:
-    with pytest.raises(DatasetError, match=f"{layout}'s layout, which has no boxes") as caught:
-        open_boxes(TREES[layout](tmp_path), "val")
-    assert "COCO: annotations/instances_<split>.json" in caught.value.fix
-    assert "APRICOT: Annotations/apricot_<split>" in caught.value.fix
 
 
 @pytest.mark.parametrize("opener", [open_segmentation, open_boxes])
@@ -86,5 +109,7 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path, opener: type) -> None:
         opener(tmp_path, "val")
     for path in (tmp_path / "none", tmp_path / "0.png"):
         assert recognise(path) is None
-        with pytest.raises(DatasetError, match="is no folder"):
+        with pytest.raises(DatasetError, match="is no folder") as caught:
             opener(path, "val")
+        assert "Cityscapes: leftImg8bit/<split>" in caught.value.fix
+        assert ("APRICOT: Annotations" in caught.value.fix) is (opener is open_boxes)

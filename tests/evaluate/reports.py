@@ -76,6 +76,27 @@ def made_network(name: str = "icnet", lgs: float = 0.5, weak: float = 0.57) -> N
     )
 
 
+def made_detector() -> NetworkReport:
+    """The same network as a detector: what was mIoU is mAP@0.5, and half of it mAP@[.5:.95]."""
+
+    def as_map(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+        return tuple(row.model_copy(update={"miou": {}, "map_50": row.miou}) for row in rows)
+
+    def strict(row: Row) -> Row:
+        halves = {name: estimate((found.value or 0) / 2) for name, found in row.map_50.items()}
+        return row.model_copy(update={"map_50_95": halves})
+
+    network = made_network("retinanet")
+    return network.model_copy(
+        update={
+            "task": "detection",
+            "table": tuple(strict(row) for row in as_map(network.table)),
+            "beta": as_map(network.beta),
+            "alpha": {name: as_map(rows) for name, rows in network.alpha.items()},
+        }
+    )
+
+
 def made_report(
     network: NetworkReport | None = None, about: str = "ICNet on CamVid"
 ) -> StudyReport:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,11 @@ from zmask_export.data.segmentation import IGNORE, Sample
 from zmask_export.errors import PatchError
 from zmask_export.evaluate import cells
 from zmask_export.evaluate.cells import Cell
+from zmask_export.evaluate.segmentation import Overlaps, Segmentation
 from zmask_export.evaluate.subjects import Image, Inside, Outcome
 
 SIZE = (20, 30)
+TASK = Segmentation(3)
 PATCH = torch.full((3, 6, 8), 0.5)
 RNG = np.random.default_rng(0)
 SAMPLES = [
@@ -31,12 +32,20 @@ def where_grey(image: Image) -> Inside:
     return (image[0] == 0.5).all(0)
 
 
-def same(a: Cell, b: Cell) -> bool:
-    return all(
-        np.array_equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(Cell)[:3]
-    ) and {n: s.tolist() for n, s in a.scores.items()} == {
-        n: s.tolist() for n, s in b.scores.items()
-    }
+def contents(cell: Cell) -> dict[str, np.ndarray]:
+    """Everything in a cell, by name."""
+    found = {} if cell.record is None else dict(cell.record.tensors())
+    found |= {f"score/{name}": scores for name, scores in cell.scores.items()}
+    numbers = {"mask_iou": cell.mask_iou, "covered": cell.covered}
+    return found | {name: value for name, value in numbers.items() if value is not None}
+
+
+def assert_same(a: Cell, b: Cell) -> None:
+    found, expected = contents(a), contents(b)
+    assert list(found) == list(expected)
+    for name, value in found.items():
+        np.testing.assert_array_equal(value, expected[name])
+        assert value.dtype == expected[name].dtype
 
 
 def test_a_scene_is_the_image_with_the_patch_in_one_place() -> None:
@@ -75,21 +84,21 @@ def test_a_cell_counts_outside_the_patch_and_per_image() -> None:
         return Outcome(prediction, ~covered, {"mean": float(image.mean())})
 
     seen: list[int] = []
-    cell = cells.measure(subject, SAMPLES, 3, PATCH, on_image=seen.append)
+    cell = cells.measure(subject, SAMPLES, TASK, PATCH, on_image=seen.append)
     assert seen == [1, 2, 3]
-    assert cell.overlaps is not None
+    assert isinstance(cell.record, Overlaps)
     for index, sample in enumerate(SAMPLES):
         image, inside = cells.scene(sample, PATCH, index, 0)
         outside = np.bincount(sample.labels[~inside & (sample.labels != IGNORE)], minlength=3)
-        np.testing.assert_array_equal(cell.overlaps[index], [outside, outside])
+        np.testing.assert_array_equal(cell.record.counts[index], [outside, outside])
         assert cell.scores["mean"][index] == pytest.approx(image.mean())
     np.testing.assert_allclose(cell.mask_iou, 5 / 6)
     np.testing.assert_allclose(cell.covered, 5 * 8 / 600)
 
 
 def test_a_detector_has_scores_alone() -> None:
-    cell = cells.measure(lambda image, inside: Outcome(scores={"b": 2.0, "a": 1.0}), SAMPLES, 3)
-    assert (cell.overlaps, cell.mask_iou, cell.covered) == (None, None, None)
+    cell = cells.measure(lambda image, inside: Outcome(scores={"b": 2.0, "a": 1.0}), SAMPLES, TASK)
+    assert (cell.record, cell.mask_iou, cell.covered) == (None, None, None)
     assert {name: scores.tolist() for name, scores in cell.scores.items()} == {
         "a": [1.0] * 3,
         "b": [2.0] * 3,
@@ -99,7 +108,7 @@ def test_a_detector_has_scores_alone() -> None:
 @pytest.fixture
 def cell() -> Cell:
     return Cell(
-        overlaps=RNG.integers(0, 99, (3, 2, 4)),
+        record=Overlaps(RNG.integers(0, 99, (3, 2, 4))),
         mask_iou=RNG.random(3),
         covered=RNG.random(3),
         scores={"zmask": RNG.random(3)},
@@ -109,9 +118,9 @@ def cell() -> Cell:
 def test_a_stored_cell_comes_back_to_the_last_bit(cell: Cell, tmp_path: Path) -> None:
     path = tmp_path / "deep" / "cell.safetensors"
     cells.save(path, cell, "identity")
-    loaded = cells.load(path, "identity")
+    loaded = cells.load(path, "identity", TASK)
     assert loaded is not None
-    assert same(cell, loaded)
+    assert_same(cell, loaded)
     before = path.read_bytes()
     cells.save(path, loaded, "identity")
     assert path.read_bytes() == before
@@ -120,15 +129,15 @@ def test_a_stored_cell_comes_back_to_the_last_bit(cell: Cell, tmp_path: Path) ->
 def test_a_detectors_cell_comes_back(tmp_path: Path) -> None:
     cell = Cell(scores={"hn": np.array([1.0, 2.0])})
     cells.save(tmp_path / "cell", cell, "x")
-    loaded = cells.load(tmp_path / "cell", "x")
+    loaded = cells.load(tmp_path / "cell", "x", TASK)
     assert loaded is not None
-    assert same(cell, loaded)
+    assert_same(cell, loaded)
 
 
 def test_a_cell_of_other_settings_is_not_used(cell: Cell, tmp_path: Path) -> None:
-    assert cells.load(tmp_path / "absent", "x") is None
+    assert cells.load(tmp_path / "absent", "x", TASK) is None
     cells.save(tmp_path / "cell", cell, "x")
-    assert cells.load(tmp_path / "cell", "y") is None
+    assert cells.load(tmp_path / "cell", "y", TASK) is None
 
 
 @pytest.mark.parametrize("keep", [0, 5, 40, -1])
@@ -136,7 +145,7 @@ def test_a_damaged_cell_is_not_used(cell: Cell, tmp_path: Path, keep: int) -> No
     path = tmp_path / "cell"
     cells.save(path, cell, "x")
     path.write_bytes(path.read_bytes()[:keep])
-    assert cells.load(path, "x") is None
+    assert cells.load(path, "x", TASK) is None
 
 
 def test_every_setting_changes_the_fingerprint() -> None:

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image as Pictures
 
-from tests.evaluate.reports import made_network, made_report
+from tests.evaluate.reports import made_detector, made_network, made_report
 from zmask_export.evaluate import figures
-from zmask_export.evaluate.examples import example
+from zmask_export.evaluate.examples import SCORE, example
 from zmask_export.evaluate.page import Figure, render
 from zmask_export.evaluate.pages import scores_page, study_page
-from zmask_export.evaluate.segmentation import LABELS, SegmentationScores
+from zmask_export.evaluate.scores import DetectionScores, Scores, SegmentationScores
 from zmask_export.evaluate.subjects import Image, Outcome
+from zmask_export.runtime.detections import Detections
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -145,14 +146,34 @@ def test_a_line_stands_for_every_method_that_was_measured() -> None:
     ]  # fmt: skip
 
 
-def test_the_page_of_one_bundle_has_every_number() -> None:
-    numbers = dict.fromkeys(LABELS, 0.25) | {"recovered": None}
-    ends = dict.fromkeys(LABELS, (0.125, 0.5)) | {"recovered": None}
-    scores = SegmentationScores(images=7, **numbers, intervals=ends)
+@pytest.mark.parametrize("kind", [SegmentationScores, DetectionScores])
+def test_the_page_of_one_bundle_has_every_number(kind: type[Scores]) -> None:
+    numbers = dict.fromkeys(kind.labels, 0.25) | {"recovered": None}
+    ends = dict.fromkeys(kind.labels, (0.125, 0.5)) | {"recovered": None}
+    scores = kind(images=7, **numbers, intervals=ends)
     tree = Tree(render(scores_page("icnet under patch.png", scores)))
-    assert tree.rows == [label for label, _ in LABELS.values()]
+    assert tree.rows == [label for label, _ in kind.labels.values()]
     assert "(0.1250 to 0.5000)" in tree.text
     assert "icnet under patch.png" in tree.text
+    assert ("mIoU" in tree.text) == (kind.task == "segmentation")
+    assert ("mAP@0.5" in tree.text) == (kind.task == "detection")
+
+
+def test_a_detectors_page_speaks_of_map() -> None:
+    page = study_page(made_report(made_detector()), {})
+    tree = Tree(render(page))
+    assert "mIoU" not in tree.text
+    for word in ("retinanet: Table 4(a)", "mAP@0.5, without objects", "over beta (Figure 13)"):
+        assert word in tree.text
+    assert tree.tags.count("svg") == 3
+    tables = {section.title: section.table for section in page.sections}
+    main, strict = (tables[f"retinanet: {name}"] for name in ("Table 4(a)", "mAP@[.5:.95]"))
+    assert main is not None
+    assert strict is not None
+    assert main.head == strict.head == ("Patch", "Z-Mask", "MaskNet", "LGS", "none", "oracle")
+    assert [row[1].text for row in main.rows] == ["0.600", "0.570"]
+    assert [row[1].text for row in strict.rows] == ["0.300", "0.285"]
+    assert "mAP" not in render(study_page(made_report(), {}))
 
 
 class Halves:
@@ -170,22 +191,63 @@ class Halves:
         return Outcome(np.ones(image.shape[2:], np.uint8), kept, {"zmask": 1.0})
 
 
+class Finder:
+    """Finds a car at the left and is not sure of one at the right, which the defense covers."""
+
+    threshold = 0.0
+    colour = (0.0, 0.0, 0.0)
+    cars = Detections(
+        np.array([[20, 40, 120, 160], [220, 40, 300, 160]], np.float32),
+        np.array([0.9, SCORE - 0.01], np.float32),
+        np.array([1, 1]),
+    )
+
+    def bare(self, image: Image) -> Outcome:
+        return Outcome(detections=self.cars)
+
+    def defended(self, image: Image) -> Outcome:
+        kept = np.ones(image.shape[2:], bool)
+        kept[:, 160:] = False
+        return Outcome(kept=kept, scores={"zmask": 1.0}, detections=self.cars)
+
+
+def opened(picture: Figure) -> np.ndarray:
+    kind, _, data = picture.source.partition(";base64,")
+    assert kind == "data:image/jpeg"
+    return np.asarray(Pictures.open(io.BytesIO(base64.b64decode(data)))).astype(int)
+
+
+def test_example_pictures_of_a_detector_have_boxes() -> None:
+    image = np.full((1, 3, 200, 320), 0.9, np.float32)
+    pictures = example(Finder(), image, ("background", "car"), "L")
+    assert [p.caption.split(" (")[0] for p in pictures] == [
+        "Patched frame",
+        "Covered by Z-Mask",
+        "Objects found, bare",
+        "Objects found, defended",
+    ]
+    frame, _, bare, defended = map(opened, pictures)
+    for picture in (bare, defended):
+        for y, x in ((100, 21), (100, 119), (159, 70)):
+            red, green, blue = picture[y, x]
+            assert max(red, green) < min(60, blue)
+    # The unsure one is not drawn; what is covered is hatched.
+    np.testing.assert_allclose(bare[:, 200:], frame[:, 200:], atol=12)
+    assert np.abs(defended[20:180, 180:] - frame[20:180, 180:]).mean() > 20
+
+
 def test_example_pictures_are_small_and_show_what_happened() -> None:
     image = np.full((1, 3, 400, 800), 0.5, np.float32)
     pictures = example(Halves(), image, ("sky", "road"), "L")
-    opened = []
-    for picture in pictures:
-        kind, _, data = picture.source.partition(";base64,")
-        assert kind == "data:image/jpeg"
-        opened.append(np.asarray(Pictures.open(io.BytesIO(base64.b64decode(data)))).astype(int))
+    shown = [opened(picture) for picture in pictures]
     assert [p.caption.split()[0] for p in pictures] == [
         "Patched",
         "Covered",
         "Prediction,",
         "Prediction,",
     ]
-    assert {p.shape for p in opened} == {(160, 320, 3)}
+    assert {p.shape for p in shown} == {(160, 320, 3)}
     expected = [(128, 128, 128), (255, 0, 255), (70, 130, 180), (128, 64, 128)]
-    for picture, colour in zip(opened, expected, strict=True):
+    for picture, colour in zip(shown, expected, strict=True):
         np.testing.assert_allclose(picture[80, 40], colour, atol=6)
-    np.testing.assert_allclose(opened[1][80, 280], (128, 128, 128), atol=6)
+    np.testing.assert_allclose(shown[1][80, 280], (128, 128, 128), atol=6)

@@ -6,16 +6,17 @@ import pytest
 from zmask_export.evaluate.bootstrap import Resamples
 from zmask_export.evaluate.cells import Cell
 from zmask_export.evaluate.metrics import mean_iou
-from zmask_export.evaluate.quality import Clean, row
+from zmask_export.evaluate.quality import Clean, lost, row
+from zmask_export.evaluate.segmentation import Overlaps
 
 IMAGES = 8
 
 
-def hits(share: float, spread: float = 0.0) -> np.ndarray:
-    """Counts (n, 2, 1) of one class whose IoU over all images is ``share``."""
+def hits(share: float, spread: float = 0.0) -> Overlaps:
+    """Counts of one class whose IoU over all images is ``share``."""
     amount = np.linspace(-spread, spread, IMAGES)
     counts = np.stack([1000 * (share + amount), np.full(IMAGES, 1000.0)], axis=1)
-    return counts.round().astype(np.int64)[:, :, None]
+    return Overlaps(counts.round().astype(np.int64)[:, :, None])
 
 
 def masked(share: float, scores: np.ndarray, *, iou: float, covered: float) -> Cell:
@@ -82,10 +83,10 @@ def test_the_row_of_clean_images() -> None:
 def test_intervals_resample_whole_images() -> None:
     """The same draw by hand: images repeated as often as they were drawn."""
     interval = row("L", PATCHED, CLEAN).miou["none"].interval
-    counts = PATCHED["none"].overlaps
-    assert counts is not None
+    record = PATCHED["none"].record
+    assert isinstance(record, Overlaps)
     drawn = np.random.default_rng((0, IMAGES)).multinomial(IMAGES, [1 / IMAGES] * IMAGES, 200)
-    values = [float(mean_iou(np.repeat(counts, times, axis=0).sum(0))) for times in drawn]
+    values = [float(mean_iou(np.repeat(record.counts, times, axis=0).sum(0))) for times in drawn]
     assert interval == pytest.approx(tuple(np.percentile(values, [2.5, 97.5])))
 
 
@@ -101,3 +102,11 @@ def test_what_was_not_measured_is_left_out() -> None:
     assert set(found.miou) == {"none"}
     assert (found.detection, found.flagged, found.covered) == ({}, None, None)
     assert (found.mask_iou, found.recovered) == (None, None)
+
+
+def test_what_is_lost_is_a_share_of_what_was() -> None:
+    share = lost(hits(0.8), hits(0.6, 0.1), CLEAN.resamples)
+    assert share.value == pytest.approx(0.25)
+    assert share.interval is not None
+    assert share.interval[0] < 0.25 < share.interval[1]
+    assert lost(hits(0.0), hits(0.6), CLEAN.resamples).value is None

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.evaluate.reports import estimate, made_network, made_report
+from tests.evaluate.reports import estimate, made_detector, made_network, made_report
 from zmask_export.evaluate.report import StudyReport, findings, worst
 
 
@@ -69,7 +69,7 @@ def paths(value: Any, at: str = "") -> set[str]:
         return set().union(*(paths(item, at) for item in value))
     if not isinstance(value, dict):
         return set()
-    chosen = at.endswith(("miou", "detection", "alpha", "roc", "roc.*"))
+    chosen = at.endswith(("miou", "map_50", "map_50_95", "detection", "alpha", "roc", "roc.*"))
     found = set()
     for key, item in value.items():
         below = f"{at}.{'*' if chosen else key}".lstrip(".")
@@ -79,15 +79,24 @@ def paths(value: Any, at: str = "") -> set[str]:
 
 def test_the_json_has_the_form_that_its_version_says() -> None:
     record = json.loads(made_report().model_dump_json())
-    assert record["schema_version"] == 1
+    assert record["schema_version"] == 2
     number = {"value", "low", "high", "images"}
     scores = {"auc", "fpr_at_tpr95", "fpr_at_tpr99"}
     estimates = {"flagged", "mask_iou", "covered", "recovered", "miou.*"}
     estimates |= {f"detection.*.{name}" for name in scores}
-    row = {"attack", "value", "miou", "detection", "detection.*"} | estimates
+    row = {"attack", "value", "miou", "map_50", "map_50_95", "detection", "detection.*"} | estimates
     row |= {f"{name}.{part}" for name in estimates for part in number}
     absent = {"left_out", "left_out.what", "left_out.why"}
-    network = {"name", "model", "source", "runner", "threshold", "input_size", "images"} | absent
+    network = {
+        "name",
+        "model",
+        "task",
+        "source",
+        "runner",
+        "threshold",
+        "input_size",
+        "images",
+    } | absent
     network |= {"table", "beta", "alpha", "alpha.*", "roc", "roc.*", "roc.*.*"}
     network |= {f"{place}.{name}" for place in ("table", "beta", "alpha.*") for name in row}
     whole = {"schema_version", "tool_version", "about", "dataset", "split", "seed", "resamples"}
@@ -108,3 +117,23 @@ def test_a_report_without_a_field_is_refused(name: str) -> None:
     del record[name]
     with pytest.raises(ValueError, match=name):
         StudyReport.model_validate(record)
+
+
+def test_a_detectors_report_speaks_of_map() -> None:
+    detector, network = made_detector(), made_network("retinanet")
+    said, expected = list(findings(detector)), list(findings(network))
+    assert said == [line.replace("mIoU", "mAP@0.5") for line in expected]
+    assert said != expected
+    lines = list(made_report(detector).summary())
+    assert lines[1].startswith("retinanet, L: Z-Mask 0.570, MaskNet 0.530")
+
+
+def test_a_report_of_the_first_version_is_read() -> None:
+    record = json.loads(made_report().model_dump_json())
+    record["schema_version"] = 1
+    for network in record["networks"]:
+        del network["task"]
+        series = [row for rows in network["alpha"].values() for row in rows]
+        for row in (*network["table"], *network["beta"], *series):
+            del row["map_50"], row["map_50_95"]
+    assert StudyReport.model_validate(record).networks == made_report().networks

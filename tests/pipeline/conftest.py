@@ -1,7 +1,10 @@
-"""A small study, and what it names."""
+"""A small study and what it names, and a tiny detector that finds bright rectangles."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +13,45 @@ import torch
 import yaml
 from PIL import Image
 
-from tests.conftest import PATCH_SIZE, Inputs
+from tests.attack import detectors
+from tests.conftest import PATCH_SIZE, Inputs, contents
+from tests.small import as_float, random_calibration, split_flags
+from zmask_export.artifacts.calibration import Calibration
 from zmask_export.defense.baselines.masknet import MaskNet, save_masknet
+from zmask_export.export.bare import export_bare
+from zmask_export.fuse.emit import FuseOptions, fuse
+from zmask_export.models.detection.network import DetectorNetwork, PlainDetector
+from zmask_export.pipeline.bundle import write_bundle
+from zmask_export.pipeline.progress import Advance, Silent
+from zmask_export.presets import find
+from zmask_export.spec import DetectorLimits, Policy
+from zmask_export.verify.parity import ParityReport
 
 BETAS = [0.5, 1.0]
+CLASSES = ("background", "car", "pedestrian", "bicyclist")
+
+
+class Watch(Silent):
+    """Remembers how many images each bar was for; interrupts at image ``stop`` of a network's bar."""
+
+    def __init__(self, stop: int | None = None) -> None:
+        self.totals: dict[str, int] = {}
+        self.stop = stop
+
+    @contextlib.contextmanager
+    def bar(self, label: str, total: int) -> Iterator[Advance]:
+        self.totals[label] = total
+
+        def advance(done: int, note: str = "") -> None:
+            if done == self.stop:
+                raise KeyboardInterrupt
+
+        yield advance
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    """File to content, below a folder."""
+    return {n: (folder / n).read_bytes() for n in contents(folder) if (folder / n).is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +88,65 @@ def changed(studies: Path, name: str, **network: object) -> Path:
     path = studies / f"{name}.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
+
+
+@dataclass(frozen=True)
+class TinyDetector:
+    """A trained detector, and what evaluating it takes.
+
+    Attributes:
+        bare: the network.
+        calibration: made up, with a threshold that splits clean from patched images.
+        bundle: policy gated.
+        camvid: four pictures in CamVid's layout.
+        patch: of noise, 20 x 26 pixels.
+    """
+
+    bare: DetectorNetwork
+    calibration: Calibration
+    bundle: Path
+    camvid: Path
+    patch: Path
+
+
+@pytest.fixture(scope="session")
+def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> TinyDetector:
+    root = tmp_path_factory.mktemp("detector")
+    camvid = root / "camvid"
+    for folder in ("images", "labels"):
+        (camvid / "val" / folder).mkdir(parents=True)
+    # In each of these one rectangle is large enough to count, and one is not.
+    samples = [detectors.picture(seed, count=2) for seed in (4, 7, 8, 9)]
+    for index, sample in enumerate(samples):
+        Image.fromarray(sample.image).save(camvid / "val" / "images" / f"{index}.png")
+        labels = np.zeros(detectors.SIZE, np.uint8)
+        for box, label in zip(sample.boxes.astype(int), sample.labels, strict=True):
+            labels[box[1] : box[3], box[0] : box[2]] = 7 + label
+        Image.fromarray(labels).save(camvid / "val" / "labels" / f"{index}.png")
+    noise = np.random.default_rng(3).integers(0, 256, (20, 26, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(root / "noise.png")
+
+    network = detectors.detector("retinanet")
+    detectors.train(network, 100)
+    bare = DetectorNetwork(network, detectors.PREPROCESS, dict(detectors.PATHS))
+    images = np.stack([sample.image for sample in samples] * 2)
+    images[4:, 30:50, 30:56] = noise
+    calibration = random_calibration(bare, detectors.DEFENSE, size=detectors.SIZE)
+    calibration = split_flags(bare, calibration, torch.from_numpy(as_float(images)))
+    graph = export_bare(PlainDetector(bare, detectors.SIZE), detectors.SIZE, None)
+    fused = fuse(graph, calibration, FuseOptions(Policy.GATED))
+    tolerances = find("camvid-retinanet", None).preset.tolerances["fp32"]
+    parity = ParityReport(
+        runner="test", policy="gated", threshold=calibration.require_fitted()[1], band=0.0,
+        tolerances=tolerances, comparisons=(),
+    )  # fmt: skip
+    write_bundle(
+        root / "tiny", force=False, calibration=calibration, policy=Policy.GATED, classes=CLASSES,
+        limits=DetectorLimits(), tolerances=tolerances, batch=None, onnx_model=fused.to_bytes(),
+        signature=tuple(
+            [(v.name, [d if isinstance(d, int) else "N" for d in v.shape]) for v in values]
+            for values in (fused.model.graph.inputs, fused.model.graph.outputs)
+        ),
+        engines=(), engine_batch=None, parity=parity,
+    )  # fmt: skip
+    return TinyDetector(bare, calibration, root / "tiny", camvid, root / "noise.png")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,12 +10,11 @@ import yaml
 from safetensors.torch import save_file
 
 from tests.conftest import Inputs, assert_refused, contents, zmask
-from tests.pipeline.conftest import BETAS, changed
+from tests.pipeline.conftest import BETAS, Watch, bytes_of, changed
 from zmask_export.errors import BundleError
 from zmask_export.evaluate.report import StudyReport
 from zmask_export.models import registry, weights
 from zmask_export.pipeline.network import NetworkOptions, open_network
-from zmask_export.pipeline.progress import Advance, Silent
 from zmask_export.pipeline.study import REPORT_HTML, REPORT_JSON, run_study
 from zmask_export.pipeline.study_network import deepest
 
@@ -27,28 +24,6 @@ def whole(studies: Path) -> tuple[Path, StudyReport]:
     """The study, run in one go."""
     out = studies / "whole"
     return out, run_study(studies / "study.yaml", out)
-
-
-def bytes_of(folder: Path) -> dict[str, bytes]:
-    return {n: (folder / n).read_bytes() for n in contents(folder) if (folder / n).is_file()}
-
-
-class Watch(Silent):
-    """Remembers how many images each bar was for; interrupts at image ``stop`` of a network's bar."""
-
-    def __init__(self, stop: int | None = None) -> None:
-        self.totals: dict[str, int] = {}
-        self.stop = stop
-
-    @contextlib.contextmanager
-    def bar(self, label: str, total: int) -> Iterator[Advance]:
-        self.totals[label] = total
-
-        def advance(done: int, note: str = "") -> None:
-            if done == self.stop:
-                raise KeyboardInterrupt
-
-        yield advance
 
 
 def test_a_study_fills_the_table_and_the_series(whole: tuple[Path, StudyReport]) -> None:
@@ -213,7 +188,13 @@ def seeded_weights(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("model", "tap"), [("icnet", "conv5_4_k1"), ("ddrnet", "rbb2"), ("bisenet", "ct1")]
+    ("model", "tap"),
+    [
+        ("icnet", "conv5_4_k1"),
+        ("ddrnet", "rbb2"),
+        ("bisenet", "ct1"),
+        ("camvid-retinanet", "context-16"),
+    ],
 )
 def test_detectors_read_the_deepest_layer(inputs: Inputs, model: str, tap: str) -> None:
     options = NetworkOptions(model=model, preset=str(inputs.preset), random_weights=True)

@@ -29,6 +29,7 @@ from zmask_export.data.images import to_float
 from zmask_export.data.segmentation import Sample
 from zmask_export.errors import PatchError, WeightsError
 from zmask_export.models.bare import BareNetwork
+from zmask_export.models.detection.network import DetectorNetwork
 from zmask_export.models.weights import fingerprint
 from zmask_export.spec import Size
 
@@ -151,7 +152,7 @@ def _victim(
     settings: CraftSettings,
     taps: Sequence[str],
 ) -> Victim:
-    if settings.goal is None:
+    if not isinstance(bare, DetectorNetwork) or settings.goal is None:
         return SegmentationVictim(
             bare,
             [sample for sample in samples if isinstance(sample, Sample)],

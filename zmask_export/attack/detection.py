@@ -16,7 +16,7 @@ from zmask_export.attack.scene import Scene
 from zmask_export.attack.settings import Goal
 from zmask_export.attack.targets import Targets
 from zmask_export.data.coco import BoxSample
-from zmask_export.models.bare import BareNetwork
+from zmask_export.models.detection.network import DetectorNetwork
 from zmask_export.models.taps import Taps
 
 SIGNS: dict[Goal, tuple[int, int]] = {
@@ -87,7 +87,7 @@ class DetectorVictim:
 
     def __init__(
         self,
-        bare: BareNetwork,
+        bare: DetectorNetwork,
         samples: Sequence[BoxSample],
         taps: Sequence[str],
         *,
@@ -99,7 +99,7 @@ class DetectorVictim:
         self._targets = targets
         self._box_weight = box_weight
         self._paths = {tap: bare.paths[tap] for tap in taps}
-        self._bgr = bare.preprocess.bgr
+        self._bare = bare
         self._network = fast_copy(bare.network, self._paths)
         run_in_bfloat16(self._network, _HEAVY)
 
@@ -119,11 +119,13 @@ class DetectorVictim:
         if not kept:
             return None
         # Mean and deviation are those of the network's own transform.
-        shown = patched.flip(1) if self._bgr else patched
+        shown = patched.flip(1) if self._bare.preprocess.bgr else patched
         with Taps(self._network, self._paths) as taps:
             losses = detector_losses(
                 self._network, [shown[k] for k in kept], [wanted[k] for k in kept], seed
             )
         masks = patch_masks([places[k] for k in kept], (patched.shape[2], patched.shape[3]))
         attack = weigh(losses, self._targets.goal, self._box_weight)
-        return Scene(attack, taps.features, masks)
+        frame = self._bare.frame((patched.shape[2], patched.shape[3]))
+        features = {tap: frame.within(h) for tap, h in taps.features.items()}
+        return Scene(attack, features, masks)

@@ -12,7 +12,7 @@ from zmask_export.errors import UsageError
 
 @click.command("evaluate")
 @click.argument("bundle", type=PATH, required=False)
-@click.option("--data", type=PATH, help="CamVid or Cityscapes folder.")
+@click.option("--data", type=PATH, help="CamVid or Cityscapes folder; for a detector also COCO.")
 @click.option("--split", default="val", show_default=True)
 @click.option("--patch", type=PATH, help="Patch to attack with.")
 @click.option("--limit", type=click.IntRange(1), help="At most this many images, spread evenly.")
@@ -47,13 +47,14 @@ def command(
     build: bool,
     as_json: bool,
 ) -> None:
-    """Measure how well a bundle defends, on labelled images.
+    """Measure how well a bundle defends, on labelled images: mIoU, or mAP for a detector.
 
     The deployed graph itself is measured, through its runner.
 
     \b
     Examples:
       zmask-export evaluate engines/icnet --data CAMVID --patch calib/icnet/patch.png
+      zmask-export evaluate engines/retinanet --data COCO --split val2017 --patch patch.png
       zmask-export evaluate --study study.yaml --data CAMVID --out results
     """
     if study is not None:
@@ -83,8 +84,9 @@ def command(
         click.echo(scores.model_dump_json())
         return
     click.echo(f"{bundle} on {scores.images} images")
+    width = max(len(label) for label, _, _ in scores.lines())
     for label, number, interval in scores.lines():
-        click.echo(f"  {label:<24} {number:<7} {interval}".rstrip())
+        click.echo(f"  {label:<{width}}  {number:<7} {interval}".rstrip())
 
 
 def _study(

@@ -67,7 +67,14 @@ class Resamples:
         Args:
             statistic: weights (B, n) to one value a row (B,); NaN where it is not defined.
         """
-        values = statistic(self._weights)
+        return self.summary(self.values(statistic))
+
+    def values(self, statistic: Callable[[Weights], NDArray[np.float64]]) -> NDArray[np.float64]:
+        """A statistic's values, first on the images as they are, then on every resample."""
+        return statistic(self._weights)
+
+    def summary(self, values: NDArray[np.float64]) -> Estimate:
+        """Value and interval of numbers like those that :meth:`values` gives, or computed from them."""
         drawn = values[1:]
         defined = drawn[np.isfinite(drawn)]
         low = high = None

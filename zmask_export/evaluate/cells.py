@@ -1,6 +1,6 @@
 """Cells: one subject under one attack, image by image, and the files that keep them.
 
-A cell holds counts per image, not finished numbers: metrics, intervals and comparisons are taken from
+A cell holds judgements per image, not finished numbers: metrics, intervals and comparisons are taken from
 cells alone. A study is resumed by the cells that are on disk.
 """
 
@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,20 +23,12 @@ from torch import Tensor
 from zmask_export.artifacts.files import write_bytes
 from zmask_export.attack.placement import patch_masks, random_placement
 from zmask_export.data.images import to_float
-from zmask_export.data.segmentation import Sample
-from zmask_export.evaluate.metrics import mask_iou, overlap
+from zmask_export.evaluate.metrics import mask_iou
 from zmask_export.evaluate.subjects import Image, Inside, Outcome, Subject
+from zmask_export.evaluate.task import Labelled, PartT, Record, Samples, SampleT, Task
 
 FORMAT_VERSION = 1
 _KEY = "zmask-export-cell"
-
-
-class Samples(Protocol):
-    """Labelled images of one size, each read when it is asked for."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Sample: ...
 
 
 @dataclass(frozen=True)
@@ -44,14 +36,13 @@ class Cell:
     """What a subject did on n images.
 
     Attributes:
-        overlaps: pixels in intersection and union of each class outside the patch, int64 (n, 2, C);
-            None of a mere detector.
+        record: what its answers were worth; None of a subject that only scores.
         mask_iou: IoU of covered pixels and patch, float64 (n,); None where nothing is masked.
         covered: share of pixels covered, float64 (n,); likewise.
         scores: detector to scores, float64 (n,).
     """
 
-    overlaps: NDArray[np.int64] | None = None
+    record: Record | None = None
     mask_iou: NDArray[np.float64] | None = None
     covered: NDArray[np.float64] | None = None
     scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
@@ -60,14 +51,14 @@ class Cell:
         """The same of some of the images, by index."""
         rows = list(picked)
         return Cell(
-            overlaps=None if self.overlaps is None else self.overlaps[rows],
+            record=None if self.record is None else self.record.of(rows),
             mask_iou=None if self.mask_iou is None else self.mask_iou[rows],
             covered=None if self.covered is None else self.covered[rows],
             scores={name: scores[rows] for name, scores in self.scores.items()},
         )
 
 
-def scene(sample: Sample, patch: Tensor | None, index: int, seed: int) -> tuple[Image, Inside]:
+def scene(sample: Labelled, patch: Tensor | None, index: int, seed: int) -> tuple[Image, Inside]:
     """A sample as float32 (1, 3, H, W), with the patch at a random place, and where that is.
 
     The place depends on seed, index and the patch's size alone: patches of one size are compared
@@ -94,8 +85,8 @@ def scene(sample: Sample, patch: Tensor | None, index: int, seed: int) -> tuple[
 
 def measure(
     subject: Subject,
-    samples: Samples,
-    classes: int,
+    samples: Samples[SampleT],
+    task: Task[SampleT, PartT],
     patch: Tensor | None = None,
     *,
     seed: int = 0,
@@ -107,7 +98,7 @@ def measure(
     Args:
         subject: what to measure.
         samples: labelled images of its size; read one at a time.
-        classes: number of classes C.
+        task: judges the answers.
         patch: (3, h, w) in [0, 1], pasted as :func:`scene` says; None measures clean images.
         seed: of the places.
         picked: indices of the images to run; None runs all.
@@ -116,23 +107,26 @@ def measure(
     Raises:
         PatchError: the patch is larger than the images.
     """
-    rows: dict[str, list[Any]] = {}
+    parts: list[PartT] = []
+    rows: dict[str, list[float]] = {}
     for done, index in enumerate(range(len(samples)) if picked is None else picked, start=1):
         sample = samples[index]
         image, inside = scene(sample, patch, index, seed)
-        for name, value in _counts(subject(image, inside), sample, inside, classes).items():
+        outcome = subject(image, inside)
+        part = task.judge(outcome, sample, inside)
+        if part is not None:
+            parts.append(part)
+        for name, value in _numbers(outcome, inside).items():
             rows.setdefault(name, []).append(value)
         if on_image is not None:
             on_image(done)
-    return _cell({name: np.array(values) for name, values in rows.items()})
+    record = task.join(parts) if parts else None
+    return _cell(record, {name: np.array(values) for name, values in rows.items()})
 
 
-def _counts(
-    outcome: Outcome, sample: Sample, inside: Inside, classes: int
-) -> dict[str, NDArray[np.int64] | float]:
-    row: dict[str, NDArray[np.int64] | float] = {}
-    if outcome.prediction is not None:
-        row["overlaps"] = overlap(outcome.prediction, sample.labels, classes, ~inside)
+def _numbers(outcome: Outcome, inside: Inside) -> dict[str, float]:
+    """What does not depend on the task."""
+    row: dict[str, float] = {}
     if outcome.kept is not None:
         row["mask_iou"] = mask_iou(~outcome.kept, inside)
         row["covered"] = float((~outcome.kept).mean())
@@ -152,14 +146,15 @@ def save(path: Path, cell: Cell, identity: str) -> None:
         OutputError: it cannot be written.
     """
     tensors: dict[str, NDArray[Any]] = {f"score/{n}": s for n, s in cell.scores.items()}
-    for name in ("overlaps", "mask_iou", "covered"):
+    tensors |= {} if cell.record is None else cell.record.tensors()
+    for name in ("mask_iou", "covered"):
         value = getattr(cell, name)
         if value is not None:
             tensors[name] = value
     write_bytes(path, save_tensors(tensors, metadata={_KEY: identity}))
 
 
-def load(path: Path, identity: str) -> Cell | None:
+def load(path: Path, identity: str, task: Task[Any, Any]) -> Cell | None:
     """A stored cell; None where there is none, or it is damaged or of other settings.
 
     A cell that cannot be used only costs the time it would have saved.
@@ -170,15 +165,16 @@ def load(path: Path, identity: str) -> Cell | None:
         metadata = json.loads(data[8 : 8 + size])["__metadata__"]
         if metadata[_KEY] != identity:
             return None
-        return _cell(load_tensors(data))
+        tensors = load_tensors(data)
+        return _cell(task.read(tensors), tensors)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
-def _cell(arrays: Mapping[str, NDArray[Any]]) -> Cell:
+def _cell(record: Record | None, arrays: Mapping[str, NDArray[Any]]) -> Cell:
     scores = {n.removeprefix("score/"): v for n, v in arrays.items() if n.startswith("score/")}
     return Cell(
-        overlaps=arrays.get("overlaps"),
+        record=record,
         mask_iou=arrays.get("mask_iou"),
         covered=arrays.get("covered"),
         # safetensors lists tensors in an order of its own.

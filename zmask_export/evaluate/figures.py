@@ -45,7 +45,7 @@ _RULES: Any = {
 
 
 def beta_figure(network: NetworkReport) -> str | None:
-    """Figure 6: AUC and mIoU over beta; None without a series."""
+    """Figure 6 or 13: AUC and mIoU or mAP over beta; None without a series."""
     if not network.beta:
         return None
     with mpl.rc_context(_RULES):
@@ -55,10 +55,10 @@ def beta_figure(network: NetworkReport) -> str | None:
                 row.detection[name].auc if name in row.detection else None for row in network.beta
             ]
             _line(upper, network.beta, aucs, NAMES[name], *_STYLE.get(name, (_INK, ".")))
-            mious = [row.miou.get(name) for row in network.beta]
-            _line(lower, network.beta, mious, NAMES[name], *_STYLE.get(name, (_INK, ".")))
+            values = [row.quality.get(name) for row in network.beta]
+            _line(lower, network.beta, values, NAMES[name], *_STYLE.get(name, (_INK, ".")))
         upper.set_ylabel("detection AUC")
-        lower.set_ylabel("mIoU")
+        lower.set_ylabel(network.wording.metric)
         lower.set_xlabel("beta")
         return _svg(figure, f"{network.name}-beta")
 
@@ -83,7 +83,7 @@ def roc_figure(network: NetworkReport) -> str | None:
 
 
 def alpha_figure(network: NetworkReport) -> str | None:
-    """Figure 9: mIoU and TPR under defense-aware attacks over alpha; None without a series."""
+    """Figure 9: mIoU or mAP and TPR under defense-aware attacks over alpha; None without a series."""
     series = [name for name in _AWARE if network.alpha.get(name)]
     if not series:
         return None
@@ -92,9 +92,9 @@ def alpha_figure(network: NetworkReport) -> str | None:
         for name in series:
             label, subject, colour, marker = _AWARE[name]
             rows = network.alpha[name]
-            _line(upper, rows, [r.miou.get(subject) for r in rows], label, colour, marker)
+            _line(upper, rows, [r.quality.get(subject) for r in rows], label, colour, marker)
             _line(lower, rows, [r.flagged for r in rows], label, colour, marker)
-        upper.set_ylabel("mIoU")
+        upper.set_ylabel(network.wording.metric)
         lower.set_ylabel("TPR at the threshold")
         lower.set_xlabel("alpha")
         lower.set_ylim(-0.05, 1.05)

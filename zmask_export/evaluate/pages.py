@@ -10,7 +10,8 @@ from zmask_export.evaluate.page import Figure, Page, Section, Table, Value, valu
 from zmask_export.evaluate.plan import LeftOut
 from zmask_export.evaluate.quality import Row
 from zmask_export.evaluate.report import NAMES, NetworkReport, StudyReport
-from zmask_export.evaluate.segmentation import SegmentationScores
+from zmask_export.evaluate.scores import Scores
+from zmask_export.evaluate.task import WORDING
 
 _DEFENSES = ("zmask", "masknet", "lgs", "none")
 _ORDER = tuple(NAMES)
@@ -22,7 +23,7 @@ _ABOUT_MASK = (
     "rate. Covered: mean share of pixels. Recovered: (defended - attacked) / (oracle - attacked)."
 )
 _ABOUT_TABLE = (
-    "mIoU outside the patch. The oracle covers the exact patch in the defense's colour. Small print: "
+    "{} The oracle covers the exact patch in the defense's colour. Small print: "
     "95 % bootstrap interval over images, and their number. The best of the defenses is marked."
 )
 
@@ -50,40 +51,52 @@ def study_page(report: StudyReport, examples: Mapping[str, tuple[Figure, ...]]) 
     return Page(report.about, tuple(facts), tuple(sections))
 
 
-def scores_page(title: str, scores: SegmentationScores) -> Page:
+def scores_page(title: str, scores: Scores) -> Page:
     """The page of one bundle under one patch."""
     rows = [(Value(label), Value(number, interval)) for label, number, interval in scores.lines()]
     table = Table(("", "value"), tuple(rows))
-    about = "mIoU outside the patch. Small print: 95 % bootstrap interval over images."
+    about = f"{WORDING[scores.task].about} Small print: 95 % bootstrap interval over images."
     section = Section("Bundle and patch", (about,), table)
     return Page(title, (("Images", str(scores.images)),), (section,))
 
 
 def _network(network: NetworkReport, examples: tuple[Figure, ...]) -> Iterator[Section]:
+    words = network.wording
     source = f"{network.source}, {network.runner}"
     height, width = network.input_size
     about = (
         f"{network.model} ({source}), {height} x {width}, {network.images} images, threshold "
         f"{network.threshold:.5g}.",
-        _ABOUT_TABLE,
+        _ABOUT_TABLE.format(words.about),
     )
     yield Section(
-        f"{network.name}: Table 4(b)", about, _miou_table(network.table), figures=examples
+        f"{network.name}: {words.table}",
+        about,
+        _quality_table([(row.attack, row.quality) for row in network.table]),
+        figures=examples,
     )
+    strict = [(row.attack, row.map_50_95) for row in network.table]
+    if any(found for _, found in strict):
+        yield Section(f"{network.name}: mAP@[.5:.95]", table=_quality_table(strict))
     if any(row.detection for row in network.table):
         yield Section(
             f"{network.name}: detection", (_ABOUT_DETECTION,), _detection_table(network.table)
         )
     yield Section(f"{network.name}: mask", (_ABOUT_MASK,), _mask_table(network.table))
     aware = tuple(row for rows in network.alpha.values() for row in rows)
+    over_beta = f"detection and {words.metric} over beta ({words.beta})"
     drawn = (
-        ("detection and mIoU over beta (Figure 6)", figures.beta_figure(network), network.beta),
+        (over_beta, figures.beta_figure(network), network.beta),
         ("defense-aware attacks over alpha (Figure 9)", figures.alpha_figure(network), aware),
     )
     for title, svg, rows in drawn:
         if svg is not None:
             figure = Figure("Bands: 95 % bootstrap intervals.", svg=svg)
-            yield Section(f"{network.name}: {title}", table=_series_table(rows), figures=(figure,))
+            yield Section(
+                f"{network.name}: {title}",
+                table=_series_table(rows, words.metric),
+                figures=(figure,),
+            )
     curves = figures.roc_figure(network)
     if curves is not None:
         figure = Figure(f"{figures.largest(network)} patch against clean images.", svg=curves)
@@ -92,14 +105,15 @@ def _network(network: NetworkReport, examples: tuple[Figure, ...]) -> Iterator[S
         yield Section(f"{network.name}: left out", notes=_named(network.left_out))
 
 
-def _miou_table(rows: Sequence[Row]) -> Table:
-    defenses = [n for n in _DEFENSES if any(n in row.miou for row in rows)]
+def _quality_table(rows: Sequence[tuple[str, Mapping[str, Estimate]]]) -> Table:
+    """Attacks and what every subject reached under them."""
+    defenses = [n for n in _DEFENSES if any(n in found for _, found in rows)]
     body = []
-    for row in rows:
-        ranks = {name: _rank(row.miou.get(name)) for name in defenses}
+    for attack, found in rows:
+        ranks = {name: _rank(found.get(name)) for name in defenses}
         best = max(ranks.values())
-        entries = [value(row.miou.get(n), best=ranks[n] == best) for n in defenses]
-        body.append((Value(row.attack), *entries, value(row.miou.get("oracle"))))
+        entries = [value(found.get(n), best=ranks[n] == best) for n in defenses]
+        body.append((Value(attack), *entries, value(found.get("oracle"))))
     return Table(("Patch", *(NAMES[n] for n in (*defenses, "oracle"))), tuple(body))
 
 
@@ -130,14 +144,18 @@ def _mask_table(rows: Sequence[Row]) -> Table:
     return Table(("Patch", "Flagged", "Mask IoU", "Covered", "Recovered"), tuple(body))
 
 
-def _series_table(rows: Sequence[Row]) -> Table:
-    names = [n for n in _DEFENSES if any(n in row.miou for row in rows)]
+def _series_table(rows: Sequence[Row], metric: str) -> Table:
+    names = [n for n in _DEFENSES if any(n in row.quality for row in rows)]
     detectors = [n for n in NAMES if any(n in row.detection for row in rows)]
-    head = ("Patch", *(f"{NAMES[n]} mIoU" for n in names), *(f"{NAMES[n]} AUC" for n in detectors))
+    head = (
+        "Patch",
+        *(f"{NAMES[n]} {metric}" for n in names),
+        *(f"{NAMES[n]} AUC" for n in detectors),
+    )
     body = []
     for row in rows:
         found = [row.detection.get(n) for n in detectors]
-        entries = [value(row.miou.get(n)) for n in names]
+        entries = [value(row.quality.get(n)) for n in names]
         entries += [value(None if d is None else d.auc) for d in found]
         entries.append(value(row.flagged))
         body.append((Value(row.attack), *entries))

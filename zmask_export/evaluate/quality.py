@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,9 +10,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from zmask_export.evaluate import detection
-from zmask_export.evaluate.bootstrap import Estimate, Resamples, Weights
+from zmask_export.evaluate.bootstrap import Estimate, Resamples
 from zmask_export.evaluate.cells import Cell
-from zmask_export.evaluate.metrics import mean_iou
+from zmask_export.evaluate.task import Record, main_metric
 from zmask_export.spec import Spec
 
 
@@ -31,22 +30,32 @@ class Row(Spec):
     Attributes:
         attack: its name, "None" for clean images.
         value: beta or alpha of a patch of a series; None else.
-        miou: subject to mIoU outside the patch.
+        miou: subject to mIoU outside the patch; empty for a network that detects objects.
+        map_50: subject to mAP@0.5 beside the patch; empty for a network that segments.
+        map_50_95: the same of mAP@[.5:.95]; empty in a series too, where it is not computed.
         detection: detector to its separation from clean images; empty for clean images.
         flagged: share of images that Z-Mask flags at its threshold: TPR, or FPR for clean images.
         mask_iou: mean IoU of Z-Mask's covered pixels and the patch; None for clean images.
         covered: mean share of pixels that Z-Mask covers.
-        recovered: (defended - attacked) / (oracle - attacked) of the mIoU; None for clean images.
+        recovered: (defended - attacked) / (oracle - attacked) of the mIoU or mAP@0.5; None for clean
+            images.
     """
 
     attack: str
     value: float | None = None
-    miou: dict[str, Estimate]
+    miou: dict[str, Estimate] = Field(default_factory=dict)
+    map_50: dict[str, Estimate] = Field(default_factory=dict)
+    map_50_95: dict[str, Estimate] = Field(default_factory=dict)
     detection: dict[str, Detection] = Field(default_factory=dict)
     flagged: Estimate | None = None
     mask_iou: Estimate | None = None
     covered: Estimate | None = None
     recovered: Estimate | None = None
+
+    @property
+    def quality(self) -> dict[str, Estimate]:
+        """Subject to the network's main metric, whatever its task."""
+        return self.miou or self.map_50
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,8 @@ def row(attack: str, cells: Mapping[str, Cell], clean: Clean, value: float | Non
     """
     draw = clean.resamples
     patched = cells is not clean.cells
-    overlaps = {n: c.overlaps for n, c in cells.items() if c.overlaps is not None}
+    records = {n: c.record for n, c in cells.items() if c.record is not None}
+    values = {n: draw.values(main_metric(record)) for n, record in records.items()}
     found: dict[str, Detection] = {}
     for cell in cells.values() if patched else ():
         for name, scores in cell.scores.items():
@@ -92,12 +102,12 @@ def row(attack: str, cells: Mapping[str, Cell], clean: Clean, value: float | Non
     return Row(
         attack=attack,
         value=value,
-        miou={n: draw.estimate(functools.partial(_miou, o)) for n, o in overlaps.items()},
+        **_metrics(records, values, draw, main_alone=value is not None),
         detection=found,
         flagged=None if flags is None else draw.mean(flags > clean.threshold),
         mask_iou=draw.mean(masked.mask_iou) if patched and masked.mask_iou is not None else None,
         covered=None if masked.covered is None else draw.mean(masked.covered),
-        recovered=_recovered(overlaps, draw) if patched else None,
+        recovered=_recovered(values, draw) if patched else None,
     )
 
 
@@ -116,21 +126,37 @@ def detect(
     )
 
 
-def _miou(overlaps: NDArray[np.int64], weights: Weights) -> NDArray[np.float64]:
-    flat = overlaps.reshape(len(overlaps), -1).astype(np.float64)
-    return mean_iou((weights @ flat).reshape(-1, *overlaps.shape[1:]))
+def lost(before: Record, after: Record, resamples: Resamples) -> Estimate:
+    """Share of the main metric that is lost from one record to another of the same images."""
+    first, second = (resamples.values(main_metric(record)) for record in (before, after))
+    return resamples.summary(_share(first - second, first))
 
 
-def _recovered(overlaps: Mapping[str, NDArray[np.int64]], resamples: Resamples) -> Estimate | None:
-    if not {"none", "zmask", "oracle"} <= overlaps.keys():
+def _metrics(
+    records: Mapping[str, Record],
+    values: Mapping[str, NDArray[np.float64]],
+    resamples: Resamples,
+    *,
+    main_alone: bool,
+) -> dict[str, dict[str, Estimate]]:
+    """Metric to subject to estimate; ``values`` are those of the main metric."""
+    estimates: dict[str, dict[str, Estimate]] = {}
+    for subject, record in records.items():
+        main, *others = record.metrics().items()
+        estimates.setdefault(main[0], {})[subject] = resamples.summary(values[subject])
+        for name, metric in () if main_alone else others:
+            estimates.setdefault(name, {})[subject] = resamples.estimate(metric)
+    return estimates
+
+
+def _recovered(values: Mapping[str, NDArray[np.float64]], resamples: Resamples) -> Estimate | None:
+    if not {"none", "zmask", "oracle"} <= values.keys():
         return None
+    attacked, defended, oracle = (values[name] for name in ("none", "zmask", "oracle"))
+    # Where the oracle wins nothing back there is nothing to recover.
+    return resamples.summary(_share(defended - attacked, oracle - attacked))
 
-    def share(weights: Weights) -> NDArray[np.float64]:
-        attacked, defended, oracle = (
-            _miou(overlaps[name], weights) for name in ("none", "zmask", "oracle")
-        )
-        gain, room = defended - attacked, oracle - attacked
-        # Where the oracle wins nothing back there is nothing to recover.
-        return np.divide(gain, room, out=np.full(gain.shape, np.nan), where=room > 0)
 
-    return resamples.estimate(share)
+def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    """part / whole; NaN where there is no whole."""
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping
 from zmask_export.evaluate.bootstrap import Estimate
 from zmask_export.evaluate.plan import LeftOut
 from zmask_export.evaluate.quality import Row
-from zmask_export.spec import Size, Spec
+from zmask_export.evaluate.task import WORDING, Wording
+from zmask_export.spec import Size, Spec, Task
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2 has ``task``, ``map_50`` and ``map_50_95``, which a report of version 1 may lack."""
 
 NAMES = {
     "zmask": "Z-Mask",
@@ -27,7 +29,7 @@ NAMES = {
 WEAK_BETA = 0.7
 """Patches of at most this beta over-activate little: detectors are compared on them."""
 FALL = 0.03
-"""A defense-aware patch that costs more mIoU than this below the plain one is named."""
+"""A defense-aware patch that costs more mIoU or mAP than this below the plain one is named."""
 
 
 class NetworkReport(Spec):
@@ -36,13 +38,14 @@ class NetworkReport(Spec):
     Attributes:
         name: in the study.
         model: registered name.
+        task: what it predicts, which says whether rows hold mIoU or mAP.
         source: "bundle" or "reference".
         runner: what ran it, such as ``onnxruntime-cpu``.
         threshold: lambda0.
         input_size: (H, W).
         images: how many.
-        table: Table 4(b): None, Rand, S, M, L, as far as they are there.
-        beta: rows of the over-activation series (Figure 6).
+        table: Table 4: None, Rand, S, M, L, as far as they are there.
+        beta: rows of the over-activation series (Figure 6, of detectors 13).
         alpha: series ("mask", "flag", "masknet") to its rows (Figure 9).
         roc: row of the table to detector to corners of its ROC curve, (FPR, TPR) (Figure 7).
         left_out: what the study names and was not there.
@@ -50,6 +53,7 @@ class NetworkReport(Spec):
 
     name: str
     model: str
+    task: Task = "segmentation"
     source: str
     runner: str
     threshold: float
@@ -60,6 +64,11 @@ class NetworkReport(Spec):
     alpha: dict[str, tuple[Row, ...]]
     roc: dict[str, dict[str, tuple[tuple[float, float], ...]]]
     left_out: tuple[LeftOut, ...]
+
+    @property
+    def wording(self) -> Wording:
+        """How to speak of its numbers."""
+        return WORDING[self.task]
 
 
 class StudyReport(Spec):
@@ -92,10 +101,11 @@ class StudyReport(Spec):
     findings: tuple[str, ...]
 
     def summary(self) -> Iterator[str]:
-        """The table's mIoU, a line a row, then what was found and what was left out."""
+        """The table's mIoU or mAP@0.5, a line a row, then what was found and what was left out."""
         for network in self.networks:
             for row in network.table:
-                shown = ", ".join(f"{NAMES[n]} {text(row.miou[n])}" for n in NAMES if n in row.miou)
+                found = row.quality
+                shown = ", ".join(f"{NAMES[n]} {text(found[n])}" for n in NAMES if n in found)
                 yield f"{network.name}, {row.attack}: {shown}"
         yield from self.findings
         for network in self.networks:
@@ -111,27 +121,29 @@ def findings(network: NetworkReport) -> Iterator[str]:
 
 
 def _against_rivals(network: NetworkReport) -> Iterator[str]:
-    rivals = [r for r in ("masknet", "lgs") if any(r in row.miou for row in network.table)]
+    metric = network.wording.metric
+    rivals = [r for r in ("masknet", "lgs") if any(r in row.quality for row in network.table)]
     behind = [
-        f"{NAMES[rival]} under {row.attack} ({text(row.miou[rival])} against "
-        f"{text(row.miou['zmask'])})"
+        f"{NAMES[rival]} under {row.attack} ({text(row.quality[rival])} against "
+        f"{text(row.quality['zmask'])})"
         for row in network.table
         for rival in rivals
-        if row.attack in ("S", "M", "L") and _value(row.miou, rival) > _value(row.miou, "zmask")
+        if row.attack in ("S", "M", "L")
+        and _value(row.quality, rival) > _value(row.quality, "zmask")
     ]
     compared = [
         row.attack
         for row in network.table
-        if row.attack in ("S", "M", "L") and not math.isnan(_value(row.miou, "zmask"))
+        if row.attack in ("S", "M", "L") and not math.isnan(_value(row.quality, "zmask"))
     ]
     if not rivals or not compared:
         return
     if behind:
-        yield f"{network.name}: Z-Mask has a lower mIoU than {', '.join(behind)}."
+        yield f"{network.name}: Z-Mask has a lower {metric} than {', '.join(behind)}."
     else:
         names = " and ".join(NAMES[r] for r in rivals)
         yield (
-            f"{network.name}: Z-Mask's mIoU is at or above that of {names} under "
+            f"{network.name}: Z-Mask's {metric} is at or above that of {names} under "
             f"{', '.join(compared)} patches."
         )
 
@@ -156,30 +168,31 @@ def fallen(network: NetworkReport) -> Iterator[tuple[str, Row, tuple[Row, ...]]]
         plain = next((row for row in rows if row.value == 1.0), None)
         if plain is None:
             plain = next((row for row in network.table if row.attack == "L"), None)
-        if not rows or plain is None or math.isnan(_value(plain.miou, "zmask")):
+        if not rows or plain is None or math.isnan(_value(plain.quality, "zmask")):
             continue
-        level = _value(plain.miou, "zmask") - FALL
-        yield series, plain, tuple(row for row in rows if _value(row.miou, "zmask") < level)
+        level = _value(plain.quality, "zmask") - FALL
+        yield series, plain, tuple(row for row in rows if _value(row.quality, "zmask") < level)
 
 
 def worst(network: NetworkReport) -> Row | None:
-    """The fallen row of the lowest defended mIoU; None where none fell."""
+    """The fallen row of the lowest defended mIoU or mAP; None where none fell."""
     rows = [row for _, _, below in fallen(network) for row in below]
-    return min(rows, key=lambda row: _value(row.miou, "zmask"), default=None)
+    return min(rows, key=lambda row: _value(row.quality, "zmask"), default=None)
 
 
 def _aware(network: NetworkReport) -> Iterator[str]:
+    metric = network.wording.metric
     for series, plain, below in fallen(network):
-        label, level = f"Adv-{series.capitalize()}", text(plain.miou["zmask"])
+        label, level = f"Adv-{series.capitalize()}", text(plain.quality["zmask"])
         if below:
-            listed = ", ".join(f"{r.value} ({text(r.miou['zmask'])})" for r in below)
+            listed = ", ".join(f"{r.value} ({text(r.quality['zmask'])})" for r in below)
             yield (
-                f"{network.name}: under {label} the defended mIoU falls more than {FALL} below the "
+                f"{network.name}: under {label} the defended {metric} falls more than {FALL} below the "
                 f"plain attack's {level} at alpha {listed}."
             )
         else:
             yield (
-                f"{network.name}: at no alpha of {label} does the defended mIoU fall more than "
+                f"{network.name}: at no alpha of {label} does the defended {metric} fall more than "
                 f"{FALL} below the plain attack's {level}."
             )
 

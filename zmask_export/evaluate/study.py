@@ -14,7 +14,7 @@ QUICK_IMAGES = 4
 QUICK_RESAMPLES = 100
 
 TABLE_ROWS: tuple[Literal["Rand", "S", "M", "L"], ...] = ("Rand", "S", "M", "L")
-"""Rows of Table 4(b) below the clean one: a random patch, and small, medium, large ones."""
+"""Rows of Table 4 below the clean one: a random patch, and small, medium, large ones."""
 
 
 def _beside(path: Path, info: ValidationInfo) -> Path:
@@ -83,15 +83,15 @@ class DetectorSource(Spec):
 
 
 class NetworkStudy(Spec):
-    """One network of a study.
+    """One network of a study, which segments or detects objects.
 
     Attributes:
         bundle: what ``build`` wrote; measured through its runner.
         model: registered name; for the reference, and for HN and FPDA, which need its layers.
         preset: of ``model``, as ``--preset`` takes it; its own where None.
         weights, calibration: of ``model``; the shipped ones where None.
-        patches: row of Table 4(b) to its patch.
-        beta: over-activation series (Figure 6).
+        patches: row of Table 4 to its patch.
+        beta: over-activation series (Figure 6, of detectors 13).
         alpha: defense-aware series (Figure 9): ``mask`` and ``flag`` against Z-Mask, ``masknet``
             against MaskNet's own mask.
         lgs: measure LGS.
@@ -136,7 +136,8 @@ class Study(Spec):
 
     Attributes:
         about: one line for the report.
-        data: CamVid or Cityscapes folder; None where it is given on the command line.
+        data: data set with the labels that the networks need, see ``data.layouts``; None where it is
+            given on the command line.
         split: of the data set.
         limit: at most this many images, spread evenly.
         series_limit: of these, at most this many for the series over beta and alpha.

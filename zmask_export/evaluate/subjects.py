@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from zmask_export.defense.zmask import ZMask
 from zmask_export.models.bare import BareNetwork
+from zmask_export.runtime.detections import Detections
 from zmask_export.runtime.protected import NEVER, Protected
+from zmask_export.spec import DETECTION_OUTPUTS
 
 Image = NDArray[np.float32]
 """One image, (1, 3, H, W), RGB in [0, 1]."""
@@ -31,14 +33,16 @@ class Outcome:
     """What a subject says of one image.
 
     Attributes:
-        prediction: class indices, uint8 (H, W); None of a mere detector.
+        prediction: class indices, uint8 (H, W); None where pixels get no class.
         kept: True where the defense kept the image, bool (H, W); None where nothing is masked.
-        scores: detection scores by detector.
+        scores: over-activation scores, by what gives them.
+        detections: found objects; None where none are looked for.
     """
 
     prediction: NDArray[np.uint8] | None = None
     kept: NDArray[np.bool_] | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
+    detections: Detections | None = None
 
 
 Subject = Callable[[Image, Inside], Outcome]
@@ -57,11 +61,11 @@ class Network(Protocol):
     colour: tuple[float, float, float]
 
     def bare(self, image: Image) -> Outcome:
-        """Prediction without the defense."""
+        """Prediction or detections without the defense."""
         ...
 
     def defended(self, image: Image) -> Outcome:
-        """Prediction, mask and the score ``zmask``."""
+        """The same with the defense, mask and the score ``zmask``."""
         ...
 
 
@@ -75,11 +79,13 @@ class EngineNetwork:
         self.colour = manifest.preprocess.colour(manifest.fill)
 
     def bare(self, image: Image) -> Outcome:
-        return Outcome(self._engine.run(image, threshold=NEVER)[0].prediction)
+        result = self._engine.run(image, threshold=NEVER)[0]
+        return Outcome(result.prediction, detections=result.detections)
 
     def defended(self, image: Image) -> Outcome:
         result = self._engine.run(image)[0]
-        return Outcome(result.prediction, result.mask, {"zmask": result.score})
+        scores = {"zmask": result.score}
+        return Outcome(result.prediction, result.mask, scores, result.detections)
 
 
 class ReferenceNetwork:
@@ -92,14 +98,15 @@ class ReferenceNetwork:
 
     def bare(self, image: Image) -> Outcome:
         with torch.inference_mode():
-            logits = self._zmask.bare.predict(torch.from_numpy(image))["logits"]
-        return Outcome(_classes(logits))
+            outputs = self._zmask.bare.predict(torch.from_numpy(image))
+        return Outcome(_classes(outputs), detections=_objects(outputs))
 
     def defended(self, image: Image) -> Outcome:
         with torch.inference_mode():
             result = self._zmask(torch.from_numpy(image))
         kept = result["mask"][0, 0].numpy() > 0.5
-        return Outcome(_classes(result["logits"]), kept, {"zmask": float(result["score"][0])})
+        scores = {"zmask": float(result["score"][0])}
+        return Outcome(_classes(result), kept, scores, _objects(result))
 
 
 def undefended(network: Network) -> Subject:
@@ -154,5 +161,13 @@ def detectors(bare: BareNetwork, tap: str, scorers: Mapping[str, nn.Module]) -> 
     return run
 
 
-def _classes(logits: Tensor) -> NDArray[np.uint8]:
-    return logits[0].argmax(dim=0).to(torch.uint8).numpy()
+def _classes(outputs: Mapping[str, Tensor]) -> NDArray[np.uint8] | None:
+    if "logits" not in outputs:
+        return None
+    return outputs["logits"][0].argmax(dim=0).to(torch.uint8).numpy()
+
+
+def _objects(outputs: Mapping[str, Tensor]) -> Detections | None:
+    if "boxes" not in outputs:
+        return None
+    return Detections.of({name: outputs[name][0].numpy() for name in DETECTION_OUTPUTS})

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from zmask_export.artifacts.files import require_writable, write_text
 from zmask_export.attack import patch as patches
-from zmask_export.data.segmentation import SegmentationFolder, require_classes
+from zmask_export.attack.placement import require_fits
 from zmask_export.errors import UsageError
 from zmask_export.evaluate.page import render
 from zmask_export.evaluate.pages import scores_page
-from zmask_export.evaluate.segmentation import PASSES, SegmentationScores, evaluate
+from zmask_export.evaluate.scores import PASSES, Scores, evaluate
+from zmask_export.pipeline.evaluate_data import open_labelled, task_of
 from zmask_export.pipeline.progress import Reporter, Silent
 from zmask_export.runtime.protected import load
 from zmask_export.spec import Policy
@@ -27,12 +28,12 @@ def evaluate_bundle(
     resamples: int = 1000,
     html: Path | None = None,
     reporter: Reporter | None = None,
-) -> SegmentationScores:
+) -> Scores:
     """Measure a bundle through its runner.
 
     Args:
         bundle: the folder that ``build`` wrote.
-        data: CamVid or Cityscapes folder.
+        data: data set with label maps, or for a detector with boxes; see ``data.layouts``.
         patch: patch to attack with.
         split: of the data set.
         limit: at most this many images, spread evenly.
@@ -43,7 +44,7 @@ def evaluate_bundle(
 
     Raises:
         UsageError: the bundle's policy never masks, so there is nothing to measure.
-        DatasetError: the data set has other classes than the network.
+        DatasetError: the data set has no labels for the network's task, or other classes.
         BundleError, PatchError, ImageError, OutputError.
     """
     reporter = reporter or Silent()
@@ -54,12 +55,19 @@ def evaluate_bundle(
         raise UsageError(
             "A bundle of policy detect never masks.", fix="Build with --policy gated or mask."
         )
-    folder = SegmentationFolder(data, split, size=engine.manifest.input_size, limit=limit)
-    require_classes(folder, len(engine.manifest.classes))
+    manifest = engine.manifest
     attack = patches.load(patch)
-    with reporter.bar("evaluating", PASSES * len(folder)) as advance:
-        scores = evaluate(engine, folder, attack, seed=seed, resamples=resamples, on_image=advance)
+    require_fits((attack.shape[1], attack.shape[2]), manifest.input_size)
+    labelled = open_labelled(
+        data, split, task=task_of(manifest), classes=len(manifest.classes),
+        size=manifest.input_size, limit=limit,
+    )  # fmt: skip
+    samples = labelled.samples
+    with reporter.bar("evaluating", PASSES * len(samples)) as advance:
+        scores = evaluate(
+            engine, samples, labelled.task, attack, seed=seed, resamples=resamples, on_image=advance
+        )
     if html is not None:
-        title = f"{engine.manifest.name} under {patch.name}, on {data.resolve().name} {split}"
+        title = f"{manifest.name} under {patch.name}, on {data.resolve().name} {split}"
         write_text(html, render(scores_page(title, scores)))
     return scores

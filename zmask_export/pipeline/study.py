@@ -12,8 +12,7 @@ from zmask_export import __version__
 from zmask_export.artifacts.files import require_writable, sha256_file, write_text
 from zmask_export.attack import patch as patches
 from zmask_export.data.sampling import spread
-from zmask_export.data.segmentation import SegmentationFolder, require_classes
-from zmask_export.errors import DatasetError, UsageError
+from zmask_export.errors import UsageError
 from zmask_export.evaluate import cells as cell_files
 from zmask_export.evaluate import detection
 from zmask_export.evaluate.bootstrap import Resamples
@@ -33,9 +32,10 @@ from zmask_export.evaluate.report import (
 )
 from zmask_export.evaluate.study import TABLE_ROWS, NetworkStudy, Study, load_study
 from zmask_export.evaluate.subjects import Subject
+from zmask_export.pipeline.evaluate_data import LabelledData, open_labelled
 from zmask_export.pipeline.progress import Advance, Reporter, Silent
 from zmask_export.pipeline.study_bundles import build_absent
-from zmask_export.pipeline.study_network import StudyNetwork, absent, digest, open_study_network
+from zmask_export.pipeline.study_network import StudyNetwork, absent, open_study_network
 
 REPORT_JSON = "report.json"
 REPORT_HTML = "report.html"
@@ -133,15 +133,12 @@ class _Run:
         self.opened: StudyNetwork = open_study_network(
             network, root, reference=reference, reporter=reporter
         )
-        self.samples = SegmentationFolder(
-            root, study.split, size=self.opened.input_size, limit=study.limit
-        )
-        require_classes(self.samples, len(self.opened.classes))
-        if not len(self.samples):
-            raise DatasetError(
-                f"The split {study.split} of {root} is empty.", fix="Name another split."
-            )
-        self.images = digest([path for pair in self.samples.pairs for path in pair])
+        self.data: LabelledData = open_labelled(
+            root, study.split, task=self.opened.task, classes=len(self.opened.classes),
+            size=self.opened.input_size, limit=study.limit,
+        )  # fmt: skip
+        self.samples = self.data.samples
+        self.images = self.data.fingerprint()
         self.attacks, self.left_out = attacks(network)
         self.every = range(len(self.samples))
         self.few = spread(self.every, study.series_limit)
@@ -167,6 +164,7 @@ class _Run:
         return NetworkReport(
             name=self.name,
             model=self.opened.model,
+            task=self.opened.task,
             source=self.opened.source,
             runner=self.opened.runner,
             threshold=self.opened.network.threshold,
@@ -202,7 +200,7 @@ class _Run:
                 if subject in self.opened.entries:
                     same.setdefault(self._identity(attack, subject), []).append((attack, subject))
         found = {
-            identity: cell_files.load(self._path(*places[0]), identity)
+            identity: cell_files.load(self._path(*places[0]), identity, self.data.task)
             for identity, places in same.items()
         }
         missing = [identity for identity, cell in found.items() if cell is None]
@@ -231,7 +229,7 @@ class _Run:
         return cell_files.measure(
             opened,
             self.samples,
-            len(self.opened.classes),
+            self.data.task,
             _patch(attack),
             seed=self.study.seed,
             picked=self._picked(attack),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from zmask_export.artifacts.files import sha256_file
 from zmask_export.calibrate.rivals import measure_rivals
@@ -25,6 +25,7 @@ from zmask_export.evaluate.study import DetectorSource, NetworkStudy
 from zmask_export.evaluate.subjects import Network, Subject
 from zmask_export.models.bare import BareNetwork, tap_paths
 from zmask_export.models.taps import Taps
+from zmask_export.pipeline.evaluate_data import digest, task_of
 from zmask_export.pipeline.network import (
     NetworkOptions,
     OpenNetwork,
@@ -33,7 +34,7 @@ from zmask_export.pipeline.network import (
 )
 from zmask_export.pipeline.progress import Reporter
 from zmask_export.runtime.protected import ONNX_FILE, load
-from zmask_export.spec import Policy, Size
+from zmask_export.spec import DETECTION_OUTPUTS, PREPROCESS, Policy, Size, Task
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class StudyNetwork:
     Attributes:
         network: runs bare and defended.
         model: registered name.
+        task: what it predicts.
         source: "bundle" or "reference".
         runner: what runs it.
         classes: their names.
@@ -61,6 +63,7 @@ class StudyNetwork:
 
     network: Network
     model: str
+    task: Task
     source: str
     runner: str
     classes: tuple[str, ...]
@@ -113,7 +116,7 @@ def open_study_network(
     if study.detectors is not None and opened is not None:
         folder = study.detectors.folder(root)
         if folder.is_dir():
-            entries[DETECTORS] = _detectors(study.detectors, folder, opened, reporter)
+            entries[DETECTORS] = rival_detectors(study.detectors, folder, opened, reporter)
         else:
             left_out.append(LeftOut(what="rivals HN, FPDA", why=missing(folder)))
     return StudyNetwork(**{**vars(base), "entries": entries, "left_out": tuple(left_out)})
@@ -149,7 +152,7 @@ def _bundle(study: NetworkStudy, opened: OpenNetwork | None) -> StudyNetwork:
         "runner": engine.runner.name,
     }
     return StudyNetwork(
-        network, manifest.model, "bundle", engine.runner.name, manifest.classes,
+        network, manifest.model, task_of(manifest), "bundle", engine.runner.name, manifest.classes,
         manifest.input_size, _entries(network, identity), (),
     )  # fmt: skip
 
@@ -171,7 +174,7 @@ def _reference(study: NetworkStudy, opened: OpenNetwork) -> StudyNetwork:
     }
     runner = f"torch {torch.__version__.partition('+')[0]}"
     return StudyNetwork(
-        network, opened.entry.name, "reference", runner, opened.class_names,
+        network, opened.entry.name, opened.entry.task, "reference", runner, opened.class_names,
         opened.input_size, _entries(network, {**identity, "runner": runner}), (),
     )  # fmt: skip
 
@@ -195,12 +198,20 @@ def _behind(base: StudyNetwork, identity: dict[str, Any], function: subjects.Fil
     )
 
 
-def _detectors(
+def rival_detectors(
     source: DetectorSource, folder: Path, opened: OpenNetwork, reporter: Reporter
 ) -> Entry:
+    """HN and FPDA as one subject, which takes their statistics when it is opened.
+
+    Args:
+        source: which layer and how many images.
+        folder: clean images.
+        opened: the network.
+        reporter: shows the pass over the images.
+    """
     images = ImageFolder(folder, opened.input_size, limit=source.limit)
     tap = source.tap or deepest(opened)
-    bare = BareNetwork(opened.network, opened.preprocess, tap_paths(opened.entry, (tap,)))
+    bare = _reading(opened, tap)
 
     def measured() -> Subject:
         with reporter.bar("HN, FPDA", len(images)) as advance:
@@ -224,19 +235,33 @@ def _detectors(
     return Entry(identity, measured)
 
 
+class _Answering(nn.Module):
+    """A detector as one module from images to outputs, for what runs a network itself."""
+
+    def __init__(self, detector: BareNetwork) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.detector.predict(image).values())
+
+
+def _reading(opened: OpenNetwork, tap: str) -> BareNetwork:
+    """The network with one tap, as ``measure_rivals`` runs it."""
+    paths = tap_paths(opened.entry, (tap,))
+    if opened.entry.task == "segmentation":
+        return opened.reading(paths)
+    # A detector normalises its images itself.
+    inside = {tap: f"detector.network.{path}" for tap, path in paths.items()}
+    whole = _Answering(opened.reading({}))
+    return BareNetwork(whole, PREPROCESS["unit"], inside, DETECTION_OUTPUTS)
+
+
 def deepest(opened: OpenNetwork) -> str:
     """The tap of D that HN and FPDA read: the coarsest map, of equals the one that runs last."""
     paths = tap_paths(opened.entry, opened.defense.deep)
     with torch.inference_mode(), Taps(opened.network, paths) as taps:
-        opened.network(torch.zeros(1, 3, *opened.input_size))
+        opened.reading(paths).predict(torch.zeros(1, 3, *opened.input_size))
     areas = {tap: h.shape[2] * h.shape[3] for tap, h in taps.features.items()}
     smallest = min(areas.values())
     return [tap for tap, area in areas.items() if area == smallest][-1]
-
-
-def digest(paths: list[Path]) -> str:
-    """sha256 over names and contents of files."""
-    total = hashlib.sha256()
-    for path in paths:
-        total.update(f"{path.name}\n{sha256_file(path)}\n".encode())
-    return total.hexdigest()

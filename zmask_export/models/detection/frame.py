@@ -58,6 +58,14 @@ class Frame(nn.Module):
         """Boxes (..., 4) of the resized image in pixels of the engine's."""
         return boxes * self.get_buffer("ratios")
 
+    def within(self, features: Tensor) -> Tensor:
+        """The part of maps (N, C, h, w) of a padded image that lies over the image itself."""
+        rows, columns = (
+            -(-side * inner // padded)
+            for side, inner, padded in zip(features.shape[2:], self.inner, self.padded, strict=True)
+        )
+        return features[:, :, :rows, :columns]
+
     def images(self) -> ImageList:
         """One image of zeros, for parts of the detector that ask for its sizes."""
         return ImageList(torch.zeros(1, 3, *self.padded, dtype=self._dtype), [self.inner])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models.detection import FasterRCNN, RetinaNet
 from torchvision.models.detection.ssd import SSD
 
 from zmask_export.errors import CompileError
 from zmask_export.models.bare import BareNetwork
+from zmask_export.models.detection.frame import Frame
 from zmask_export.models.detection.limits import Detector, most_detections
 from zmask_export.models.detection.single_stage import PlainRetinaNet, PlainSSD
 from zmask_export.models.detection.two_stage import PlainFasterRCNN
@@ -22,7 +23,8 @@ class DetectorNetwork(BareNetwork):
 
     ``predict`` takes images float32 (N, 3, H, W), RGB in [0, 1], and returns ``boxes`` float32
     (N, K, 4) in pixels of these images, ``scores`` (N, K), ``labels`` int64 (N, K) and ``count`` int64
-    (N,); rows from ``count`` on are 0.
+    (N,); rows from ``count`` on are 0. ``forward`` also returns the tapped activations, without the part
+    that lies over the transform's padding.
 
     Args:
         network: a RetinaNet, an SSD or a FasterRCNN, in eval mode.
@@ -36,6 +38,18 @@ class DetectorNetwork(BareNetwork):
         super().__init__(network, preprocess, paths, DETECTION_OUTPUTS)
         network.transform.image_mean = list(preprocess.mean)
         network.transform.image_std = list(preprocess.std)
+        self._frames: dict[Size, Frame] = {}
+
+    def forward(self, image: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        outputs, features = super().forward(image)
+        frame = self.frame((image.shape[2], image.shape[3]))
+        return outputs, {tap: frame.within(h) for tap, h in features.items()}
+
+    def frame(self, size: Size) -> Frame:
+        """What the transform makes of images of a size (H, W)."""
+        if size not in self._frames:
+            self._frames[size] = Frame(self.network.transform, size)
+        return self._frames[size]
 
     def predict(self, image: Tensor) -> dict[str, Tensor]:
         """The detections alone."""
@@ -69,11 +83,17 @@ class PlainDetector(BareNetwork):
         CompileError: a detector of another kind.
     """
 
+    plain: PlainRetinaNet | PlainSSD | PlainFasterRCNN
+
     def __init__(self, reference: DetectorNetwork, size: Size) -> None:
         super().__init__(
             reference.network, reference.preprocess, reference.paths, DETECTION_OUTPUTS
         )
         self.plain = _plain(reference.network, size)
+
+    def forward(self, image: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        outputs, features = super().forward(image)
+        return outputs, {tap: self.plain.frame.within(h) for tap, h in features.items()}
 
     def predict(self, image: Tensor) -> dict[str, Tensor]:
         """The detections alone."""
@@ -81,7 +101,7 @@ class PlainDetector(BareNetwork):
         return dict(zip(self.outputs, values, strict=True))
 
 
-def _plain(network: Detector, size: Size) -> nn.Module:
+def _plain(network: Detector, size: Size) -> PlainRetinaNet | PlainSSD | PlainFasterRCNN:
     if isinstance(network, RetinaNet):
         return PlainRetinaNet(network, size).eval()
     if isinstance(network, SSD):
