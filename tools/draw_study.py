@@ -20,7 +20,7 @@ from zmask_export.evaluate.report import NAMES, NetworkReport, StudyReport
 DEFENSES = ("zmask", "masknet", "lgs", "none", "oracle")
 DETECTORS = ("zmask", "hn", "fpda", "fpda+")
 FIGURES = {
-    "beta": ("Detection and mIoU over beta (Figure 6)", figures.beta_figure),
+    "beta": ("Detection and the task's metric over beta (Figure 6)", figures.beta_figure),
     "roc": ("ROC (Figure 7)", figures.roc_figure),
     "alpha": ("Defense-aware attacks over alpha (Figure 9)", figures.alpha_figure),
 }
@@ -53,15 +53,20 @@ def estimates(
 
 
 def section(network: NetworkReport, drawn: Sequence[str]) -> Iterator[str]:
-    """One network: Table 4(b), masks, detection, figures, series."""
+    """One network: Table 4, masks, detection, figures, series."""
+    metric = network.wording.metric
     yield f"## {network.name}"
     yield ""
     yield (
         f"{network.model} at {network.input_size[0]} x {network.input_size[1]}, {network.images} "
-        f"images, {network.source} ({network.runner}), threshold {network.threshold:.4g}. mIoU:"
+        f"images, {network.source} ({network.runner}), threshold {network.threshold:.4g}. {metric}:"
     )
     yield ""
-    yield from estimates(network.table, DEFENSES, lambda row, name: row.miou.get(name))
+    yield from estimates(network.table, DEFENSES, lambda row, name: row.quality.get(name))
+    if any(row.map_50_95 for row in network.table):
+        yield "mAP@[.5:.95]:"
+        yield ""
+        yield from estimates(network.table, DEFENSES, lambda row, name: row.map_50_95.get(name))
     titles = ("", "mask IoU", "recovered", "flagged", "covered")
     masks = [
         [
@@ -85,9 +90,9 @@ def section(network: NetworkReport, drawn: Sequence[str]) -> Iterator[str]:
     for rows in network.alpha.values():
         cells = []
         for row in rows:
-            bare, defended = row.miou.get("none"), row.miou.get("zmask")
+            bare, defended = row.quality.get("none"), row.quality.get("zmask")
             cells.append([row.attack, number(bare), number(defended), number(row.flagged)])
-        yield from table(("", "mIoU bare", "mIoU defended", "flagged"), cells)
+        yield from table(("", f"{metric} bare", f"{metric} defended", "flagged"), cells)
 
 
 def page(report: StudyReport, drawn: dict[str, list[str]]) -> str:
@@ -95,7 +100,8 @@ def page(report: StudyReport, drawn: dict[str, list[str]]) -> str:
     lines = [f"# {report.about}", ""]
     lines += [
         f"Split {report.split} of {report.dataset}. 95 % bootstrap intervals over images. mIoU counts the "
-        "pixels outside the patch; recovered is (defended - attacked) / (oracle - attacked).",
+        "pixels outside the patch, mAP the objects that it does not cover; recovered is "
+        "(defended - attacked) / (oracle - attacked).",
         "",
     ]
     lines += [f"- {finding}" for finding in report.findings]

@@ -5,8 +5,8 @@
 On the training split: crafts ``patch.png``, which the fit does not see, and
 ``fit.png``, which the fusion block is fitted on; measures the statistics; fits. ``weak.png`` is ``fit.png``
 with less over-activation (beta = 0.8): a fit on both measured worse (mask IoU 0.85 against 0.87 for ICNet),
-so only MaskNet is trained on it. Every step is a verb of the command line; this only fixes their settings.
-Patches that are there already are kept.
+so only MaskNet is trained on it; the detector has none. Every step is a verb of the command line; this only
+fixes their settings. Patches that are there already are kept.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ import click
 
 from zmask_export import presets
 from zmask_export.cli.main import run
+from zmask_export.models import registry
 
-CRAFT = ("--images", "100", "--smoothness", "0.02", "--balanced", "--scale", "1", "1")
+CRAFT = ("--images", "100", "--smoothness", "0.02", "--scale", "1", "1")
 """How every demo patch is crafted."""
+OF_TASK = {"segmentation": ("--balanced",), "detection": ("--goal", "untargeted")}
+EPOCHS = {"segmentation": ("30", "25"), "detection": ("15", "12")}
+"""Of ``patch.png`` and ``fit.png``."""
 
 
 def verb(*arguments: str | Path) -> None:
@@ -33,7 +37,8 @@ def verb(*arguments: str | Path) -> None:
 def craft(model: str, data: Path, out: Path, *settings: str | Path) -> None:
     """Craft a demo patch, unless it is there; of two values of a setting the later one counts."""
     if not out.exists():
-        verb("craft", "--model", model, "--data", data, "--out", out, *CRAFT, *settings)
+        own = OF_TASK[registry.get(model).task]
+        verb("craft", "--model", model, "--data", data, "--out", out, *CRAFT, *own, *settings)
 
 
 @click.command(context_settings={"show_default": True})
@@ -46,12 +51,14 @@ def main(data: Path, model: str) -> None:
     plain, weak = folder / "fit.png", folder / "weak.png"
     calibration = folder / "calibration.safetensors"
     network = ("--model", model)
-    craft(model, data, folder / "patch.png", "--epochs", "30", "--seed", "0")
-    craft(model, data, plain, "--epochs", "25", "--seed", "1")
+    task = registry.get(model).task
+    for out, epochs, seed in zip((folder / "patch.png", plain), EPOCHS[task], "01", strict=True):
+        craft(model, data, out, "--epochs", epochs, "--seed", seed)
     verb("calibrate", *network, "--images", images, "--out", calibration)
-    goal = ("--beta", "0.8", "--calibration", calibration)
-    near = ("--init", plain, "--epochs", "8", "--lr", "0.05")
-    craft(model, data, weak, *goal, *near, "--seed", "1")
+    if task == "segmentation":
+        goal = ("--beta", "0.8", "--calibration", calibration)
+        near = ("--init", plain, "--epochs", "8", "--lr", "0.05")
+        craft(model, data, weak, *goal, *near, "--seed", "1")
     verb(
         *("fit", *network, "--calibration", calibration, "--images", images, "--limit", "100"),
         *("--patch", plain),

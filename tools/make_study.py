@@ -5,7 +5,8 @@
 All of it on the training split. Patches S and M, and a random one of size L; MaskNet, trained against
 ``fit.png`` and ``weak.png``; the over-activation series over beta (Figure 6) and the defense-aware
 series over alpha (Figure 9), each patch starting from its neighbour, the first from the L patch
-``calib/<model>/patch.png``. What is there already is kept, so an interrupted run goes on.
+``calib/<model>/patch.png``. A detector gets the patches alone. What is there already is kept, so an
+interrupted run goes on; after a new fit, remove ``mask-*.png`` and ``flag-*.png`` first.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import click
 from make_calibration import craft, verb
 
 from zmask_export import presets
+from zmask_export.models import registry
 
 VALUES = tuple(f"0.{tenth}" for tenth in range(9, -1, -1))
 """alpha and beta below 1, in the order in which they are crafted."""
@@ -36,10 +38,14 @@ def main(data: Path, model: str) -> None:
     folder = presets.folder() / "camvid" / model
     folder.mkdir(parents=True, exist_ok=True)
     large, calibration = home / "patch.png", home / "calibration.safetensors"
+    detects = registry.get(model).task == "detection"
+    epochs = "8" if detects else "25"
     for name, share in (("M", "0.20"), ("S", "0.15")):
-        craft(model, data, folder / f"{name}.png", "--share", share, "--epochs", "25")
+        craft(model, data, folder / f"{name}.png", "--share", share, "--epochs", epochs)
     if not (folder / "Rand.png").exists():
         verb("craft", "--model", model, "--random", "--out", folder / "Rand.png")
+    if detects:
+        return
 
     masknet = folder / "masknet.safetensors"
     if not masknet.exists():

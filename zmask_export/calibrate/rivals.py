@@ -41,10 +41,11 @@ class _Positions(BareNetwork):
 
     def __init__(self, bare: BareNetwork, tap: str) -> None:
         super().__init__(bare.network, bare.preprocess, {tap: bare.paths[tap]}, bare.outputs)
+        self.bare = bare
         self.tap = tap
 
     def forward(self, image: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        outputs, features = super().forward(image)
+        outputs, features = self.bare(image)
         h = features[self.tap]
         maps = {self.tap: h, _COMPRESSED: compress(h)}
         return outputs, {name: x.flatten(1)[:, :, None, None] for name, x in maps.items()}

@@ -45,7 +45,11 @@ def network_options(function: Function) -> Function:
                 "--preset",
                 help="Preset: a YAML file, or paper. Default: the network's own demo preset.",
             ),
-            click.option("--weights", type=PATH, help="Checkpoint (.safetensors, .pt, .pth)."),
+            click.option(
+                "--weights",
+                type=PATH,
+                help="Checkpoint (.safetensors, .pt, .pth), or torchvision for what it publishes.",
+            ),
             click.option("--random-weights", is_flag=True, help="Seeded random weights."),
             click.option(
                 "--preprocess", help="Normalisation of the weights: imagenet, caffe or unit."

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zmask_export.errors import UsageError
 from zmask_export.models import bisenet, ddrnet, icnet
-from zmask_export.models.detection import builders, demo
+from zmask_export.models.detection import builders, demo, published
 from zmask_export.spec import PREPROCESS, Preprocess, Task
 
 
@@ -134,6 +134,7 @@ _ENTRIES = {
         min_side=64,
         classes_from="roi_heads.box_predictor.cls_score.weight",
         task="detection",
+        class_names=published.CLASSES,
     ),
     "icnet": ModelEntry(
         name="icnet",
@@ -160,6 +161,7 @@ _ENTRIES = {
         classes_from="head.classification_head.cls_logits.weight",
         classes_each=9,
         task="detection",
+        class_names=published.CLASSES,
     ),
     "ssd300": ModelEntry(
         name="ssd300",
@@ -173,6 +175,7 @@ _ENTRIES = {
         classes_from="head.classification_head.module_list.0.weight",
         classes_each=4,
         task="detection",
+        class_names=published.CLASSES,
     ),
 }
 

@@ -16,6 +16,7 @@ from zmask_export.data.segmentation import CAMVID_CLASSES, CITYSCAPES_CLASSES
 from zmask_export.errors import CalibrationError, UsageError
 from zmask_export.models import registry, weights
 from zmask_export.models.bare import BareNetwork, tap_paths
+from zmask_export.models.detection import published
 from zmask_export.models.detection.limits import apply_limits
 from zmask_export.models.detection.network import DetectorNetwork, PlainDetector
 from zmask_export.models.registry import ModelEntry
@@ -43,7 +44,7 @@ class NetworkOptions:
     Attributes:
         model: registered name.
         preset: name or path of a preset.
-        weights: checkpoint.
+        weights: checkpoint; "torchvision" for what torchvision publishes.
         random_weights: seeded random weights instead of a checkpoint.
         preprocess: name of a normalisation.
         input_size: (H, W).
@@ -137,11 +138,12 @@ def open_network(options: NetworkOptions) -> OpenNetwork:
         raise UsageError(
             "--weights and --random-weights exclude each other.", fix="Leave out one of them."
         )
-    path = None if options.random_weights else options.weights or shipped.weights
+    path = None if options.random_weights else _weights(entry, options.weights) or shipped.weights
     if options.random_weights:
         network, classes = weights.random_network(entry), entry.classes
     elif path is not None:
         network, classes = weights.load_network(entry, path)
+        published.run_as_published(network, entry.name, path)
     else:
         raise UsageError(
             f"The preset {options.preset!r} brings no weights.",
@@ -183,6 +185,12 @@ def open_network(options: NetworkOptions) -> OpenNetwork:
     # An unknown tap is refused here, before anything long starts.
     resolve(network, opened.bare().paths)
     return opened
+
+
+def _weights(entry: ModelEntry, given: Path | None) -> Path | None:
+    if given is not None and str(given) == published.NAME and not given.exists():
+        return published.fetch(entry.name)
+    return given
 
 
 def _preprocess(name: str) -> Preprocess:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from zmask_export.artifacts.files import sha256_file
 from zmask_export.calibrate.rivals import measure_rivals
@@ -23,7 +22,7 @@ from zmask_export.evaluate import subjects
 from zmask_export.evaluate.plan import DETECTORS, LeftOut, missing
 from zmask_export.evaluate.study import DetectorSource, NetworkStudy
 from zmask_export.evaluate.subjects import Network, Subject
-from zmask_export.models.bare import BareNetwork, tap_paths
+from zmask_export.models.bare import tap_paths
 from zmask_export.models.taps import Taps
 from zmask_export.pipeline.evaluate_data import digest, task_of
 from zmask_export.pipeline.network import (
@@ -34,7 +33,7 @@ from zmask_export.pipeline.network import (
 )
 from zmask_export.pipeline.progress import Reporter
 from zmask_export.runtime.protected import ONNX_FILE, load
-from zmask_export.spec import DETECTION_OUTPUTS, PREPROCESS, Policy, Size, Task
+from zmask_export.spec import Policy, Size, Task
 
 
 @dataclass(frozen=True)
@@ -211,7 +210,7 @@ def rival_detectors(
     """
     images = ImageFolder(folder, opened.input_size, limit=source.limit)
     tap = source.tap or deepest(opened)
-    bare = _reading(opened, tap)
+    bare = opened.reading(tap_paths(opened.entry, (tap,)))
 
     def measured() -> Subject:
         with reporter.bar("HN, FPDA", len(images)) as advance:
@@ -233,28 +232,6 @@ def rival_detectors(
         "images": digest(images.paths),
     }
     return Entry(identity, measured)
-
-
-class _Answering(nn.Module):
-    """A detector as one module from images to outputs, for what runs a network itself."""
-
-    def __init__(self, detector: BareNetwork) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.detector.predict(image).values())
-
-
-def _reading(opened: OpenNetwork, tap: str) -> BareNetwork:
-    """The network with one tap, as ``measure_rivals`` runs it."""
-    paths = tap_paths(opened.entry, (tap,))
-    if opened.entry.task == "segmentation":
-        return opened.reading(paths)
-    # A detector normalises its images itself.
-    inside = {tap: f"detector.network.{path}" for tap, path in paths.items()}
-    whole = _Answering(opened.reading({}))
-    return BareNetwork(whole, PREPROCESS["unit"], inside, DETECTION_OUTPUTS)
 
 
 def deepest(opened: OpenNetwork) -> str:
