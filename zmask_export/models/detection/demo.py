@@ -21,6 +21,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import FeaturePyramidNetwork
 
 from zmask_export.models.bisenet import BiSeNet
+from zmask_export.models.detection.limits import require_classes
 from zmask_export.spec import PREPROCESS
 
 SIZE = (360, 480)
@@ -80,7 +81,11 @@ def camvid_retinanet(num_classes: int = 4) -> RetinaNet:
     Returns:
         torchvision's network: a list of images float (3, H, W), RGB in [0, 1], to a list of detections.
         Images of :data:`SIZE` are only normalised and padded; others are resized to fit in it.
+
+    Raises:
+        WeightsError: fewer than two classes.
     """
+    require_classes(num_classes)
     backbone = _Backbone()
     anchors = AnchorGenerator(_SIDES, (_RATIOS,) * len(_SIDES))
     head = RetinaNetHead(_WIDTH, anchors.num_anchors_per_location()[0], num_classes)
