@@ -204,12 +204,22 @@ class BiSeNet(nn.Module):
                 f"got {tuple(x.shape)}.",
                 fix="Resize the images, or give a larger --input-size.",
             )
+        fused, context, coarse, _ = self.maps(x)
+        logits = self.heads[2](fused)
+        if self.training:
+            return logits, self.heads[0](coarse), self.heads[1](context)
+        return _resize(logits, x)
+
+    def maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the heads read of a normalised batch (N, 3, H, W), and what lies below.
+
+        Returns:
+            Both paths fused (256 channels at 1/8), the context at 1/8 and at 1/16 (128 channels each), and
+            the deepest map of the context path (256 at 1/32).
+        """
         eighth, sixteenth, deepest = self.context_path(x)
         # A map of one position resized is that position everywhere: adding it broadcasts.
         coarse = self.arms[0](deepest) + self.global_context(deepest)
         coarse = self.refines[0](_resize(coarse, sixteenth))
         context = self.refines[1](_resize(self.arms[1](sixteenth) + coarse, eighth))
-        logits = self.heads[2](self.ffm(self.spatial_path(x), context))
-        if self.training:
-            return logits, self.heads[0](coarse), self.heads[1](context)
-        return _resize(logits, x)
+        return self.ffm(self.spatial_path(x), context), context, coarse, deepest

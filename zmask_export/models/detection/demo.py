@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
@@ -47,11 +46,7 @@ class _Body(BiSeNet):
         del self.heads
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:  # type: ignore[override]
-        eighth, sixteenth, deepest = self.context_path(x)
-        coarse = self.arms[0](deepest) + self.global_context(deepest)
-        coarse = self.refines[0](_resize(coarse, sixteenth))
-        context = self.refines[1](_resize(self.arms[1](sixteenth) + coarse, eighth))
-        fused = self.ffm(self.spatial_path(x), context)
+        fused, _, coarse, deepest = self.maps(x)
         return OrderedDict([("0", fused), ("1", coarse), ("2", deepest)])
 
 
@@ -66,10 +61,6 @@ class _Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return self.fpn(self.body(x))
-
-
-def _resize(x: Tensor, like: Tensor) -> Tensor:
-    return F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=True)
 
 
 def camvid_retinanet(num_classes: int = 4) -> RetinaNet:
