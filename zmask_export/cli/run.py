@@ -39,4 +39,4 @@ def command(
 
     options = RunOptions(out, threshold, on_bad_image)
     for record in run(load(bundle), paths, options, reporter=ConsoleReporter()):
-        click.echo(record.model_dump_json())
+        click.echo(record.line())

@@ -52,6 +52,10 @@ class ImageRecord(Spec):
     objects: tuple[Object, ...] | None = None
     files: dict[str, str]
 
+    def line(self) -> str:
+        """The record as JSON, without what this network has not."""
+        return self.model_dump_json(exclude_none=True)
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -110,7 +114,7 @@ def run(
                 stem = path.stem if len(files) == 1 else f"{index:04d}-{path.stem}"
                 written = _write(options.out, stem, image, result, engine.manifest.classes)
             record = _record(path, result, engine.manifest.classes, written)
-            lines.append(record.model_dump_json())
+            lines.append(record.line())
             yield record
     finally:
         # Also where an image ends the run: the lines are those of the pictures that are there.
