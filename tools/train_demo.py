@@ -16,7 +16,6 @@ times faster, and goes on from there (``--size``, ``--crop``, then ``--init``).
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
+from augmentation import random_view, recolour
 from rich.progress import Progress
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -58,31 +58,8 @@ def augment(
     image: Tensor, labels: Tensor, crop: tuple[int, int], rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Random scale, crop, flip, brightness, contrast, saturation. Image comes back in [0, 1]."""
-    h, w = image.shape[1:]
-    scale = math.exp(rng.uniform(math.log(0.75), math.log(2.0)))
-    side_h, side_w = crop[0] / scale, crop[1] / scale
-    top, left = (
-        rng.uniform(min(0, h - side_h), max(0, h - side_h)),
-        rng.uniform(min(0, w - side_w), max(0, w - side_w)),
-    )
-    ys = (torch.arange(crop[0]) + 0.5) / crop[0] * side_h + top
-    xs = (torch.arange(crop[1]) + 0.5) / crop[1] * side_w + left
-    if rng.random() < 0.5:
-        xs = xs.flip(0)
-    grid = torch.stack(torch.meshgrid(ys / h * 2 - 1, xs / w * 2 - 1, indexing="ij")[::-1], -1)[
-        None
-    ]
-    x = F.grid_sample(
-        image[None].float() / 255, grid, padding_mode="reflection", align_corners=False
-    )[0]
-    iy, ix = ys.floor().long(), xs.floor().long()
-    inside = ((iy >= 0) & (iy < h))[:, None] & ((ix >= 0) & (ix < w))[None]
-    y = labels[iy.clamp(0, h - 1)][:, ix.clamp(0, w - 1)]
-    y = torch.where(inside, y, IGNORE)
-    x = x * rng.uniform(0.7, 1.3)
-    x = (x - x.mean()) * rng.uniform(0.7, 1.3) + x.mean()
-    x = x.mean(0, keepdim=True).lerp(x, rng.uniform(0.6, 1.4))
-    return x.clamp(0, 1), y
+    x, y, _ = random_view(image, labels, crop, rng, scales=(0.75, 2.0), padding="reflection")
+    return recolour(x, rng), y
 
 
 def batches(

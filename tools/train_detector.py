@@ -15,7 +15,6 @@ colour. Boxes are drawn around the label regions that are left after the crop; e
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,14 +22,14 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
+from augmentation import random_view, recolour
 from rich.progress import Progress
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.models.detection import RetinaNet
 
 from zmask_export.data.regions import RegionFolder, find_boxes, sides
-from zmask_export.data.segmentation import IGNORE, SegmentationFolder
+from zmask_export.data.segmentation import SegmentationFolder
 from zmask_export.evaluate.average_precision import AveragePrecision, Truths, judge
 from zmask_export.models.detection.demo import SIZE, camvid_retinanet
 from zmask_export.runtime.detections import Detections
@@ -56,29 +55,8 @@ def augment(
 
     What lies outside the image is grey and unlabelled.
     """
-    h, w = image.shape[1:]
-    scale = math.exp(rng.uniform(math.log(0.7), math.log(1.7)))
-    side_h, side_w = crop[0] / scale, crop[1] / scale
-    top, left = (
-        rng.uniform(min(0, h - side_h), max(0, h - side_h)),
-        rng.uniform(min(0, w - side_w), max(0, w - side_w)),
-    )
-    ys = (torch.arange(crop[0]) + 0.5) / crop[0] * side_h + top
-    xs = (torch.arange(crop[1]) + 0.5) / crop[1] * side_w + left
-    if rng.random() < 0.5:
-        xs = xs.flip(0)
-    grid = torch.stack(torch.meshgrid(ys / h * 2 - 1, xs / w * 2 - 1, indexing="ij")[::-1], -1)[
-        None
-    ]
-    x = F.grid_sample(image[None].float() / 255, grid, padding_mode="border", align_corners=False)
-    iy, ix = ys.floor().long(), xs.floor().long()
-    inside = ((iy >= 0) & (iy < h))[:, None] & ((ix >= 0) & (ix < w))[None]
-    y = torch.where(inside, labels[iy.clamp(0, h - 1)][:, ix.clamp(0, w - 1)], IGNORE)
-    x = torch.where(inside, x[0], 0.45)
-    x = x * rng.uniform(0.7, 1.3)
-    x = (x - x.mean()) * rng.uniform(0.7, 1.3) + x.mean()
-    x = x.mean(0, keepdim=True).lerp(x, rng.uniform(0.6, 1.4))
-    return x.clamp(0, 1), y
+    x, y, inside = random_view(image, labels, crop, rng, scales=(0.7, 1.7), padding="border")
+    return recolour(torch.where(inside, x, 0.45), rng), y
 
 
 def batches(

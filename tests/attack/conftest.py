@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.attack import detectors
+from tests.attack.detectors import DEFENSE
 from tests.small import random_calibration
 from zmask_export.artifacts.calibration import Calibration
 from zmask_export.attack.losses import pixel_losses
@@ -19,17 +21,19 @@ from zmask_export.attack.segmentation import PixelAttack
 from zmask_export.data.segmentation import IGNORE, Sample
 from zmask_export.models.bare import BareNetwork
 from zmask_export.models.detection.network import DetectorNetwork
-from zmask_export.spec import PREPROCESS, DefenseSpec
+from zmask_export.spec import PREPROCESS
 
 SIZE = (40, 48)
-DEFENSE = DefenseSpec(
-    shallow=("near",),
-    deep=("near", "far"),
-    shallow_kernels=((8, 10), (3, 4)),
-    deep_kernels=((8, 10),),
-    grid=(18, 21),
-    registration="aligned",
-)
+
+
+def interrupt(at: int) -> Callable[[int, float], None]:
+    """An ``on_epoch`` that stops the run after an epoch, as Ctrl-C does."""
+
+    def on_epoch(epoch: int, loss: float) -> None:
+        if epoch == at:
+            raise KeyboardInterrupt
+
+    return on_epoch
 
 
 class Network(nn.Module):

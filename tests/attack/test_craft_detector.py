@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.attack.conftest import interrupt
 from tests.attack.detectors import DEFENSE, KINDS, SIZE, bare, picture
 from tests.small import random_calibration
 from zmask_export.artifacts.calibration import Calibration
@@ -104,14 +104,6 @@ def test_a_patch_is_that_of_its_seed(kind: str, goal: str, pictures: list[BoxSam
     assert 0 <= first.patch.min() <= first.patch.max() <= 1
 
 
-def _interrupt(at: int) -> Callable[[int, float], None]:
-    def on_epoch(epoch: int, loss: float) -> None:
-        if epoch == at:
-            raise KeyboardInterrupt
-
-    return on_epoch
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_interrupted_run_goes_on_to_the_same_patch(
     tmp_path: Path, kind: str, pictures: list[BoxSample]
@@ -125,7 +117,7 @@ def test_an_interrupted_run_goes_on_to_the_same_patch(
     whole = run()
     path = tmp_path / "progress"
     with pytest.raises(KeyboardInterrupt):
-        run(checkpoint=path, on_epoch=_interrupt(2))
+        run(checkpoint=path, on_epoch=interrupt(2))
     again = run(checkpoint=path, on_epoch=lambda n, _: told.append(n))
     assert torch.equal(again.patch, whole.patch)
     assert again.loss == whole.loss
@@ -146,7 +138,7 @@ def test_a_checkpoint_of_another_run_is_ignored(
 ) -> None:
     network, path = bare("ssd"), tmp_path / "progress"
     with pytest.raises(KeyboardInterrupt):
-        craft(network, pictures, SETTINGS, checkpoint=path, on_epoch=_interrupt(2))
+        craft(network, pictures, SETTINGS, checkpoint=path, on_epoch=interrupt(2))
     first = pictures[0]
     if "boxes" in change:
         first = replace(first, boxes=first.boxes + np.float32(0.25))

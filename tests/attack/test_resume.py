@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.attack.conftest import interrupt
 from zmask_export.artifacts.calibration import Calibration
 from zmask_export.attack.craft import Crafted, craft
 from zmask_export.attack.settings import CraftSettings
@@ -30,14 +30,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "flag": {"aware": "flag", "alpha": 0.3, "aware_images": 1},
     "printable": {"printability": 0.5},
 }
-
-
-def _interrupt(at: int) -> Callable[[int, float], None]:
-    def on_epoch(epoch: int, loss: float) -> None:
-        if epoch == at:
-            raise KeyboardInterrupt
-
-    return on_epoch
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -59,7 +51,7 @@ def test_an_interrupted_run_goes_on_to_the_same_patch(
     for at in (1, 4):
         path = tmp_path / f"{at}"
         with pytest.raises(KeyboardInterrupt):
-            run(checkpoint=path, on_epoch=_interrupt(at))
+            run(checkpoint=path, on_epoch=interrupt(at))
         again = run(checkpoint=path, on_epoch=lambda n, _: told.append(n))
         assert torch.equal(again.patch, whole.patch)
         assert (again.loss, again.evasion) == (whole.loss, whole.evasion)
@@ -72,7 +64,7 @@ def test_a_finished_checkpoint_gives_its_patch_at_once(
     path, settings = tmp_path / "progress", replace(SETTINGS, beta=0.5)
     whole = craft(bare, samples, settings, calibration=calibration, checkpoint=path)
     again = craft(
-        bare, samples, settings, calibration=calibration, checkpoint=path, on_epoch=_interrupt(1)
+        bare, samples, settings, calibration=calibration, checkpoint=path, on_epoch=interrupt(1)
     )
     assert torch.equal(again.patch, whole.patch)
     assert (again.loss, again.evasion) == (whole.loss, whole.evasion)
@@ -83,7 +75,7 @@ def checkpoint(tmp_path: Path, bare: BareNetwork, samples: list[Sample]) -> Path
     """Progress after two epochs."""
     path = tmp_path / "progress"
     with pytest.raises(KeyboardInterrupt):
-        craft(bare, samples, SETTINGS, checkpoint=path, on_epoch=_interrupt(2))
+        craft(bare, samples, SETTINGS, checkpoint=path, on_epoch=interrupt(2))
     return path
 
 
@@ -144,7 +136,7 @@ def test_a_checkpoint_of_another_calibration_or_palette_is_ignored(
                 calibration=calibration,
                 palette=PALETTE,
                 checkpoint=path,
-                on_epoch=_interrupt(1),
+                on_epoch=interrupt(1),
             )
         given = {"settings": settings, "calibration": kept, "palette": palette}
         assert _first_epoch(path, bare, samples, **given) == first
@@ -174,7 +166,7 @@ def test_progress_from_another_start_is_ignored(
 ) -> None:
     path = tmp_path / "progress"
     with pytest.raises(KeyboardInterrupt):
-        craft(bare, samples, SETTINGS, checkpoint=path, on_epoch=_interrupt(3))
+        craft(bare, samples, SETTINGS, checkpoint=path, on_epoch=interrupt(3))
     start = torch.full((3, *SETTINGS.size), 0.5)
     assert torch.equal(
         craft(bare, samples, SETTINGS, start=start, checkpoint=path).patch,

@@ -19,6 +19,7 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
+from zmask_export.attack.targets import MOST_COVERED
 from zmask_export.data.coco import BoxSample
 from zmask_export.errors import ShapeError
 from zmask_export.evaluate.bootstrap import Weights
@@ -27,8 +28,6 @@ from zmask_export.spec import Spec
 
 MAX_DETECTIONS = 100
 """So many detections of a class in an image count, the surest, as in COCO."""
-COVERED = 0.5
-"""A box of which a larger part is under the patch is the patch's own affair."""
 
 _RECALLS = np.linspace(0, 1, 101)
 _Boxes = NDArray[np.float64]
@@ -76,13 +75,13 @@ def beside_patch(
     """What counts of an image with a patch: objects that the patch does not hide, and no find in it.
 
     Args:
-        truths: the objects; one of which more than :data:`COVERED` is under the patch becomes crowd.
+        truths: the objects; one of which more than :data:`MOST_COVERED` is under the patch becomes crowd.
         found: the detections; one of which more than that is under the patch is dropped.
         patch: x1 y1 x2 y2 in pixels.
     """
     area = np.array([patch], np.float64)
-    hidden = _overlaps(truths.boxes, area, np.ones(1, np.bool_))[:, 0] > COVERED
-    kept = _overlaps(found.boxes, area, np.ones(1, np.bool_))[:, 0] <= COVERED
+    hidden = _overlaps(truths.boxes, area, np.ones(1, np.bool_))[:, 0] > MOST_COVERED
+    kept = _overlaps(found.boxes, area, np.ones(1, np.bool_))[:, 0] <= MOST_COVERED
     return (
         Truths(truths.boxes, truths.labels, truths.crowd | hidden),
         Detections(found.boxes[kept], found.scores[kept], found.labels[kept]),

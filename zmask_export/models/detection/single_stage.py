@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +23,11 @@ def feature_maps(backbone: nn.Module, image: Tensor) -> OrderedDict[str, Tensor]
     return OrderedDict([("0", features)]) if isinstance(features, Tensor) else features
 
 
-class PlainRetinaNet(nn.Module):
-    """A RetinaNet for images of one size, from normalised images to a fixed number of detections.
+NetworkT = TypeVar("NetworkT", RetinaNet, SSD)
 
-    The steps are those of ``RetinaNet.postprocess_detections``: per level the surest
-    ``topk_candidates``, all levels together suppressed per class.
+
+class _SingleStage(nn.Module, Generic[NetworkT]):
+    """A detector for images of one size, from normalised images to a fixed number of detections.
 
     Args:
         network: torchvision's, in eval mode; its modules are used, not copied.
@@ -36,21 +37,35 @@ class PlainRetinaNet(nn.Module):
         UsageError: more candidates or detections than a target's top-k gives.
     """
 
-    def __init__(self, network: RetinaNet, size: Size) -> None:
+    def __init__(self, network: NetworkT, size: Size) -> None:
         super().__init__()
-        require_top_k(network.topk_candidates, "candidates a level")
+        require_top_k(network.topk_candidates, "candidates a level or class")
         require_top_k(network.detections_per_img, "detections")
         self.network = network
         self.frame = Frame(network.transform, size, next(network.parameters()).dtype)
         with torch.inference_mode():
-            maps = list(feature_maps(network.backbone, self.frame.images().tensors).values())
+            maps = self._maps(self.frame.images().tensors)
         anchors, self.counts = anchors_of(network.anchor_generator, self.frame, maps)
         self.register_buffer("anchors", anchors, persistent=False)
 
+    def _maps(self, prepared: Tensor) -> list[Tensor]:
+        return list(feature_maps(self.network.backbone, prepared).values())
+
+    def _best(self, found: Candidates) -> tuple[Tensor, ...]:
+        """The detections that survive, in pixels of the engine's image."""
+        keep = greedy_keep(found.boxes, found.valid, found.labels, self.network.nms_thresh)
+        boxes, scores, labels, count = best(found, keep, self.network.detections_per_img)
+        return self.frame.restore(boxes), scores, labels, count
+
+
+class PlainRetinaNet(_SingleStage[RetinaNet]):
+    """A RetinaNet; the steps are those of ``RetinaNet.postprocess_detections``: per level the surest
+    ``topk_candidates``, all levels together suppressed per class.
+    """
+
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """boxes (N, K, 4), scores (N, K), labels (N, K) and count (N,) of images (N, 3, H, W)."""
-        maps = list(feature_maps(self.network.backbone, self.frame.prepare(image)).values())
-        head = self.network.head(maps)
+        head = self.network.head(self._maps(self.frame.prepare(image)))
         levels = zip(
             torch.split(head["cls_logits"], self.counts, dim=1),
             torch.split(head["bbox_regression"], self.counts, dim=1),
@@ -67,9 +82,7 @@ class PlainRetinaNet(nn.Module):
             labels[:, None],
             (scores > self.network.score_thresh)[:, None],
         )
-        keep = greedy_keep(found.boxes, found.valid, found.labels, self.network.nms_thresh)
-        boxes, scores, labels, count = best(found, keep, self.network.detections_per_img)
-        return self.frame.restore(boxes), scores, labels, count
+        return self._best(found)
 
     def _level(
         self, logits: Tensor, deltas: Tensor, anchors: Tensor
@@ -85,35 +98,14 @@ class PlainRetinaNet(nn.Module):
         return self.frame.clip(decoded.reshape(-1, most, 4)), scores, index % classes
 
 
-class PlainSSD(nn.Module):
-    """An SSD for images of one size; see :class:`PlainRetinaNet`.
-
-    The steps are those of ``SSD.postprocess_detections``: per class the surest
+class PlainSSD(_SingleStage[SSD]):
+    """An SSD; the steps are those of ``SSD.postprocess_detections``: per class the surest
     ``topk_candidates``, suppressed within their class.
-
-    Args:
-        network: torchvision's, in eval mode; its modules are used, not copied.
-        size: (H, W).
-
-    Raises:
-        UsageError: more candidates or detections than a target's top-k gives.
     """
-
-    def __init__(self, network: SSD, size: Size) -> None:
-        super().__init__()
-        require_top_k(network.topk_candidates, "candidates a class")
-        require_top_k(network.detections_per_img, "detections")
-        self.network = network
-        self.frame = Frame(network.transform, size, next(network.parameters()).dtype)
-        with torch.inference_mode():
-            maps = list(feature_maps(network.backbone, self.frame.images().tensors).values())
-        anchors, _ = anchors_of(network.anchor_generator, self.frame, maps)
-        self.register_buffer("anchors", anchors, persistent=False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """boxes (N, K, 4), scores (N, K), labels (N, K) and count (N,) of images (N, 3, H, W)."""
-        maps = list(feature_maps(self.network.backbone, self.frame.prepare(image)).values())
-        head = self.network.head(maps)
+        head = self.network.head(self._maps(self.frame.prepare(image)))
         anchors = self.get_buffer("anchors")
         total = len(anchors)
         decoded = self.network.box_coder.decode_single(
@@ -123,10 +115,7 @@ class PlainSSD(nn.Module):
         boxes = self.frame.clip(decoded.reshape(-1, total, 4))
         by_class = F.softmax(head["cls_logits"], dim=-1)[..., 1:].transpose(1, 2)
         found = per_class(boxes, by_class, min(self.network.topk_candidates, total))
-        found = found._replace(valid=found.scores > self.network.score_thresh)
-        keep = greedy_keep(*found[:1], found.valid, found.labels, self.network.nms_thresh)
-        boxes, scores, labels, count = best(found, keep, self.network.detections_per_img)
-        return self.frame.restore(boxes), scores, labels, count
+        return self._best(found._replace(valid=found.scores > self.network.score_thresh))
 
 
 def per_class(boxes: Tensor, scores: Tensor, most: int) -> Candidates:
