@@ -30,6 +30,7 @@ from zmask_export.backends.runner import Arrays
 from zmask_export.errors import CalibrationError, ShapeError
 from zmask_export.export.bare import OPSET, export_bare
 from zmask_export.fuse.emit import FuseOptions, fuse
+from zmask_export.fuse.plan import Axis, Lowering
 from zmask_export.models.bare import BareNetwork
 from zmask_export.spec import DefenseSpec, Fill, Policy, Registration
 
@@ -94,13 +95,18 @@ def test_graph_equals_the_literal_reference(
             check_equal(got, {k: v[start : start + size] for k, v in expected.items()})
 
 
-@pytest.mark.parametrize("block", [1, 4, 16, 1024])
-@pytest.mark.parametrize("policy", [Policy.DETECT, Policy.GATED])
-def test_loop_and_dense_lowering_agree_with_the_reference(policy: Policy, block: int) -> None:
+@pytest.mark.parametrize("block", [None, 4, 16])
+@pytest.mark.parametrize("strips", [1, 3])
+@pytest.mark.parametrize("resized", [False, True])
+@pytest.mark.parametrize("axis", ["rows", "columns"])
+def test_every_form_agrees_with_the_reference(
+    axis: Axis, resized: bool, strips: int, block: int | None
+) -> None:
+    policy = Policy.GATED
     calibration = mixed("paper")
-    model = fused(FuseOptions(policy, block=block), calibration)
+    model = fused(FuseOptions(policy, form=Lowering(axis, strips, resized, block)), calibration)
     loops = [n for n in every_node(onnx.load_from_string(model).graph) if n.op_type == "Loop"]
-    assert len(loops) == {1: 0, 4: 3, 16: 1, 1024: 0}[block]
+    assert len(loops) == {None: 0, 4: 3, 16: 1}[block]
     expected = reference(BARE, calibration, policy, torch.from_numpy(IMAGES))
     check_equal(run(model, IMAGES, calibration.header.threshold or 0.0), expected)
 
@@ -126,13 +132,14 @@ def test_corners_are_filled(corners: int) -> None:
     check_equal(run(model, IMAGES, calibration.header.threshold or 0.0), expected)
 
 
-@pytest.mark.parametrize("block", [1, 16])
-def test_single_stage_cascades(block: int) -> None:
+@pytest.mark.parametrize("block", [None, 16])
+def test_single_stage_cascades(block: int | None) -> None:
     defense = tiny_defense().model_copy(
         update={"shallow_kernels": ((4, 5),), "deep_kernels": ((12, 17),)}
     )
     calibration = random_calibration(BARE, defense, threshold=0.5)
-    model = fused(FuseOptions(Policy.DETECT, block=block), calibration)
+    form = Lowering("rows", 1, False, block)
+    model = fused(FuseOptions(Policy.DETECT, form=form), calibration)
     expected = reference(BARE, calibration, Policy.DETECT, torch.from_numpy(IMAGES))
     check_equal(run(model, IMAGES, 0.5), expected)
 

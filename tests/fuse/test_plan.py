@@ -1,15 +1,25 @@
 from __future__ import annotations
 
+import itertools
+
+import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.small import tiny_defense
-from zmask_export.fuse.plan import TapPlan, block_size, plan_taps
+from zmask_export.defense.cascade import literal_heatmap
+from zmask_export.defense.matrices import stage_matrices
+from zmask_export.fuse.costs import CPU, GPU, SMALL_GPU, first_first, multiply_adds
+from zmask_export.fuse.plan import Lowering, TapPlan, block_size, candidates, plan_tap, plan_taps
+from zmask_export.spec import DefenseSpec, Registration
 
-SHAPES = {"stem": (8, 24, 32), "mid": (32, 12, 16), "tip": (16, 6, 8)}
+SHAPES = {"stem": (8, 24, 32), "mid": (128, 12, 16), "tip": (16, 6, 8)}
 
 
-def plans(block: int = 16) -> dict[str, TapPlan]:
-    return {plan.tap: plan for plan in plan_taps(tiny_defense(), SHAPES, block)}
+def plans() -> dict[str, TapPlan]:
+    return {plan.tap: plan for plan in plan_taps(tiny_defense(), SHAPES)}
 
 
 @pytest.mark.parametrize(
@@ -42,32 +52,137 @@ def test_tap_of_one_set_has_that_branch_alone() -> None:
     assert set(plans()["mid"].branches) == {"shallow", "deep"}
 
 
-def test_large_taps_loop_and_small_ones_do_not() -> None:
-    assert {tap: plan.block for tap, plan in plans().items()} == {
-        "stem": None,
-        "mid": 16,
-        "tip": None,
+def test_taps_of_many_channels_loop_and_others_do_not() -> None:
+    assert {tap: plan.block is None for tap, plan in plans().items()} == {
+        "stem": True,
+        "mid": False,
+        "tip": True,
     }
 
 
-def test_matrices_have_the_shapes_of_tap_and_grid() -> None:
-    for tap, plan in plans().items():
-        for chain in plan.branches.values():
-            for stage in chain:
-                assert stage.left.shape == (12, SHAPES[tap][1])
-                assert stage.right.shape == (SHAPES[tap][2], 17)
+def test_a_tight_machine_loops_small_taps_too() -> None:
+    many = {"stem": (32, 24, 32), "mid": (128, 12, 16), "tip": (32, 6, 8)}
+    tight = plan_taps(tiny_defense(), many, SMALL_GPU)
+    assert all(plan.block is not None for plan in tight)
+    assert any(plan.block is None for plan in plan_taps(tiny_defense(), many, GPU))
+
+
+@pytest.mark.parametrize("registration", ["paper", "aligned"])
+@pytest.mark.parametrize("tap", list(SHAPES))
+def test_every_form_has_the_same_stages(tap: str, registration: Registration) -> None:
+    defense = tiny_defense(registration)
+    shape = SHAPES[tap]
+    for plan in candidates(defense, tap, shape):
+        rows = plan.lowering.axis == "rows"
+        for stage in plan.stages.values():
+            first, second = stage.first, stage.second
+            if plan.resize is not None:
+                first, second = first @ plan.resize.first, second @ plan.resize.second
+            left, right = (first, second) if rows else (second, first)
+            for matrix, size, kernel, cells in zip(
+                (left, right), shape[1:], stage.key[-1], defense.grid, strict=True
+            ):
+                whole = stage_matrices(size, kernel, cells, registration)
+                np.testing.assert_allclose(matrix, whole, atol=1e-12)
+
+
+@given(
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    axis=st.sampled_from(["rows", "columns"]),
+    strips=st.integers(1, 5),
+    resized=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_strips_hold_all_that_is_not_zero(
+    size: tuple[int, int], axis: str, strips: int, resized: bool
+) -> None:
+    form = Lowering(axis, strips, resized, None)  # type: ignore[arg-type]
+    plan = plan_tap(tiny_defense(), "stem", (3, *size), form)
+    for stage in (*plan.stages.values(), *([plan.resize] if plan.resize else [])):
+        rebuilt = np.zeros_like(stage.first)
+        for strip in stage.strips:
+            part = slice(strip.start, strip.stop), slice(strip.low, strip.high)
+            rebuilt[part] = stage.first[part]
+        np.testing.assert_array_equal(rebuilt, stage.first)
+        ends = [(strip.start, strip.stop) for strip in stage.strips]
+        assert ends[0][0] == 0
+        assert ends[-1][1] == len(stage.first)
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(ends))
 
 
 def test_the_cheaper_product_comes_first() -> None:
-    def order(h: int, w: int) -> str:
-        defense = tiny_defense().model_copy(update={"shallow": ("stem",), "deep": ("stem",)})
-        return plan_taps(defense, {"stem": (4, h, w)})[0].branches["deep"][0].order
+    def tall_first(h: int, w: int) -> bool:
+        form = Lowering("rows", 1, False, None)
+        stage = next(iter(plan_tap(tiny_defense(), "stem", (4, h, w), form).stages.values()))
+        return first_first(stage, stage.strips[0])
 
-    assert order(100, 5) == "left"
-    assert order(5, 100) == "right"
+    assert tall_first(100, 5)
+    assert not tall_first(5, 100)
 
 
-def test_shared_stages_are_counted_once() -> None:
-    plan = plans()["mid"]
-    one = 32 * min(12 * 12 * 16 + 12 * 16 * 17, 12 * 16 * 17 + 12 * 12 * 17)
-    assert plan.multiply_adds == 4 * one
+def test_cost_counts_what_is_multiplied() -> None:
+    form = Lowering("rows", 1, False, None)
+    plan = plan_tap(tiny_defense(), "mid", SHAPES["mid"], form)
+    one = min(12 * 12 * 16 + 12 * 16 * 17, 12 * 16 * 17 + 12 * 12 * 17)
+    # Four distinct stages: the first is shared by S and D.
+    assert plan.multiply_adds == 128 * 4 * one
+
+
+def test_strips_save_multiplications_where_kernels_are_short() -> None:
+    defense = DefenseSpec(
+        shallow=("a",),
+        deep=("a",),
+        shallow_kernels=((3, 3),),
+        deep_kernels=((3, 3),),
+        grid=(64, 64),
+    )
+
+    def work(strips: int) -> int:
+        return plan_tap(
+            defense, "a", (4, 64, 64), Lowering("rows", strips, False, None)
+        ).multiply_adds
+
+    assert work(8) < 0.7 * work(1)
+
+
+def test_the_chosen_form_is_the_cheapest_that_fits() -> None:
+    for tap, plan in plans().items():
+        found = candidates(tiny_defense(), tap, SHAPES[tap])
+        fitting = [p for p in found if p.cost.scratch_bytes <= CPU.most_scratch]
+        assert plan.cost.seconds == min(p.cost.seconds for p in fitting)
+
+
+def test_looping_costs_less_memory_and_more_calls() -> None:
+    def cost(block: int | None) -> tuple[int, int]:
+        plan = plan_tap(tiny_defense(), "mid", SHAPES["mid"], Lowering("rows", 1, False, block))
+        return plan.cost.scratch_bytes, plan.cost.calls
+
+    assert cost(16)[0] < cost(None)[0]
+    assert cost(16)[1] > cost(None)[1]
+
+
+def test_multiply_adds_of_a_strip_are_those_of_the_cheaper_order() -> None:
+    plan = plan_tap(tiny_defense(), "stem", SHAPES["stem"], Lowering("columns", 2, False, None))
+    stage = next(iter(plan.stages.values()))
+    strip = stage.strips[0]
+    height, depth = strip.stop - strip.start, strip.high - strip.low
+    g2, n2 = stage.second.shape
+    orders = height * depth * n2 + height * n2 * g2, depth * n2 * g2 + height * depth * g2
+    assert multiply_adds(stage, strip) == min(orders)
+
+
+def test_literal_reference_agrees_with_the_planned_matrices() -> None:
+    defense = tiny_defense("paper")
+    shape = SHAPES["stem"]
+    z = torch.randn(1, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    plan = plan_tap(defense, "stem", shape, Lowering("columns", 2, True, None))
+    assert plan.resize is not None
+    product = np.ones(1)
+    before = product
+    for stage in plan.branches["shallow"]:
+        left = stage.second @ plan.resize.second
+        right = stage.first @ plan.resize.first
+        before, product = product, product * (left @ z.numpy() @ right.T)
+    heatmap = np.abs(product).mean(axis=1) / np.abs(before).max()
+    expected = literal_heatmap(z, defense.shallow_kernels, defense.grid, "paper")[:, 0].numpy()
+    np.testing.assert_allclose(heatmap, expected, rtol=1e-9)

@@ -9,7 +9,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from zmask_export.fuse.builder import GraphBuilder
-from zmask_export.fuse.plan import Stage, TapPlan
+from zmask_export.fuse.plan import TapPlan
+from zmask_export.fuse.stages import Totals, emit_block
 from zmask_export.spec import Size
 
 
@@ -50,56 +51,19 @@ def emit_heatmaps(
         grid: (HR, WR).
     """
     part = f"cascade/{plan.tap}"
+    rows = plan.lowering.axis == "rows"
+    laid = build.op(part, "Transpose", [z], {"perm": [0, 2, 1, 3] if rows else [0, 3, 1, 2]})
     if plan.block is None:
-        totals = _block(build, part, plan, z)
+        totals = emit_block(build, part, plan, laid, plan.shape[0])
     else:
-        totals = _loop(build, part, plan, plan.block, z, batch, grid)
-    return {
-        branch: _finish(build, part, plan.shape[0], total, norm)
-        for branch, (total, norm) in totals.items()
-    }
-
-
-Totals = dict[str, tuple[ir.Value, ir.Value | None]]
-"""Branch to (sum over channels of |Q_m|, max of |Q_{m-1}| or None for a single stage)."""
-
-
-def _block(build: GraphBuilder, part: str, plan: TapPlan, z: ir.Value) -> Totals:
-    products: dict[tuple[Size, ...], ir.Value] = {}
-    magnitudes: dict[tuple[Size, ...], ir.Value] = {}
-
-    def magnitude(key: tuple[Size, ...]) -> ir.Value:
-        if key not in magnitudes:
-            magnitudes[key] = build.op(part, "Abs", [products[key]])
-        return magnitudes[key]
-
-    totals: Totals = {}
-    for branch, chain in plan.branches.items():
-        for stage in chain:
-            if stage.key not in products:
-                pooled = _pool(build, part, stage, z)
-                before = products.get(stage.key[:-1])
-                products[stage.key] = (
-                    pooled if before is None else build.op(part, "Mul", [pooled, before])
-                )
-        last = chain[-1].key
-        total = build.op(
-            part, "ReduceSum", [magnitude(last), build.ints(part, [1])], {"keepdims": 1}
-        )
-        norm = None
-        if len(chain) > 1:
-            axes = build.ints(part, [1, 2, 3])
-            norm = build.op(part, "ReduceMax", [magnitude(last[:-1]), axes], {"keepdims": 1})
-        totals[branch] = (total, norm)
-    return totals
-
-
-def _pool(build: GraphBuilder, part: str, stage: Stage, z: ir.Value) -> ir.Value:
-    left = build.floats(part, stage.left)
-    right = build.floats(part, stage.right)
-    if stage.order == "left":
-        return build.op(part, "MatMul", [build.op(part, "MatMul", [left, z]), right])
-    return build.op(part, "MatMul", [left, build.op(part, "MatMul", [z, right])])
+        totals = _loop(build, part, plan, plan.block, laid, batch, grid)
+    maps = {}
+    for branch, (total, norm) in totals.items():
+        heatmap = _finish(build, part, plan.shape[0], total, norm)
+        if not rows:
+            heatmap = build.op(part, "Transpose", [heatmap], {"perm": [0, 2, 1]})
+        maps[branch] = build.op(part, "Unsqueeze", [heatmap, build.ints(part, [1])])
+    return maps
 
 
 def _loop(
@@ -113,14 +77,17 @@ def _loop(
 ) -> Totals:
     channels, h, w = plan.shape
     count = channels // block
-    blocks = build.op(part, "Reshape", [z, build.ints(part, [-1, count, block, h, w])])
+    rows = plan.lowering.axis == "rows"
+    n1, n2 = (h, w) if rows else (w, h)
+    cells = list(grid) if rows else [grid[1], grid[0]]
+    blocks = build.op(part, "Reshape", [z, build.ints(part, [0, n1, count, block, n2])])
     carried: list[tuple[str, str, ir.Value]] = []
     zero = build.floats(part, 0.0)
     for branch, chain in plan.branches.items():
-        shape = build.op(part, "Concat", [batch, build.ints(part, [1, *grid])], {"axis": 0})
+        shape = build.op(part, "Concat", [batch, build.ints(part, cells)], {"axis": 0})
         carried.append((branch, "sum", build.op(part, "Expand", [zero, shape])))
         if len(chain) > 1:
-            shape = build.op(part, "Concat", [batch, build.ints(part, [1, 1, 1])], {"axis": 0})
+            shape = build.op(part, "Concat", [batch, build.ints(part, [1])], {"axis": 0})
             carried.append((branch, "max", build.op(part, "Expand", [zero, shape])))
 
     index = _scalar(f"{part}/index", ir.DataType.INT64)
@@ -129,12 +96,14 @@ def _loop(
         ir.Value(
             name=f"{part}/{branch}.{kind}",
             type=ir.TensorType(ir.DataType.FLOAT),
-            shape=ir.Shape([None, 1, *(grid if kind == "sum" else (1, 1))]),
+            shape=ir.Shape([None, *(cells if kind == "sum" else (1,))]),
         )
         for branch, kind, _ in carried
     ]
     body = build.subgraph(f"{part}/body", [index, going, *inputs])
-    inner = _block(body, part, plan, body.op(part, "Gather", [blocks, index], {"axis": 1}))
+    inner = emit_block(
+        body, part, plan, body.op(part, "Gather", [blocks, index], {"axis": 2}), block
+    )
     outputs = [body.op(part, "Identity", [going])]
     for (branch, kind, _), value in zip(carried, inputs, strict=True):
         total, norm = inner[branch]
@@ -173,6 +142,7 @@ def _finish(
     mean = build.op(part, "Mul", [total, build.floats(part, 1 / channels)])
     if norm is None:
         return mean
+    norm = build.op(part, "Unsqueeze", [norm, build.ints(part, [2])])
     positive = build.op(part, "Greater", [norm, build.floats(part, 0.0)])
     safe = build.op(part, "Where", [positive, norm, build.floats(part, 1.0)])
     return build.op(part, "Div", [mean, safe])

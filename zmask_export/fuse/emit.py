@@ -14,8 +14,9 @@ from zmask_export.export.bare import TAP_PREFIX
 from zmask_export.fuse import gate
 from zmask_export.fuse.builder import GraphBuilder
 from zmask_export.fuse.cascade import emit_heatmaps, emit_zscore, maximum
+from zmask_export.fuse.costs import CPU, Machine
 from zmask_export.fuse.fusion import emit_fusion
-from zmask_export.fuse.plan import DEFAULT_BLOCK, TapPlan, plan_taps
+from zmask_export.fuse.plan import Lowering, TapPlan, plan_taps
 from zmask_export.fuse.suppression import lower_suppression
 from zmask_export.spec import Policy
 
@@ -27,12 +28,14 @@ class FuseOptions:
     Attributes:
         policy: what the engine does with the mask.
         raw_taps: also output the tapped activations.
-        block: most channels an iteration of the cascade's loop.
+        machine: whose time the cascades are planned for.
+        form: of every cascade; None plans each tap's.
     """
 
     policy: Policy = Policy.GATED
     raw_taps: bool = False
-    block: int = DEFAULT_BLOCK
+    machine: Machine = CPU
+    form: Lowering | None = None
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,8 @@ def fuse(bare: ir.Model, calibration: Calibration, options: FuseOptions) -> Fuse
         if (v.name or "").startswith(TAP_PREFIX)
     }
     graph.outputs.clear()
-    plans = plan_taps(
-        defense, {t: _tap_shape(t, taps, calibration) for t in defense.taps}, options.block
-    )
+    shapes = {tap: _tap_shape(tap, taps, calibration) for tap in defense.taps}
+    plans = plan_taps(defense, shapes, options.machine, options.form)
 
     build = GraphBuilder(graph)
     threshold = ir.Value(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import onnx_ir as ir
 from torch import Tensor
 
 from zmask_export.artifacts.calibration import Calibration
@@ -12,15 +13,15 @@ from zmask_export.artifacts.files import recover, require_writable
 from zmask_export.artifacts.manifest import Manifest, is_bundle
 from zmask_export.attack import patch as patches
 from zmask_export.backends.onnx_runtime import OnnxRuntimeRunner
-from zmask_export.backends.tensorrt import BatchRange, CompiledEngine, compile_engine
+from zmask_export.backends.tensorrt import CompiledEngine
 from zmask_export.data.images import OnBad
 from zmask_export.defense.zmask import ZMask
 from zmask_export.errors import CalibrationError, OutputError, UsageError
 from zmask_export.export.bare import MAX_BATCH, export_bare
-from zmask_export.fuse.batch import fix_batch
 from zmask_export.fuse.emit import Fused, FuseOptions, fuse
 from zmask_export.pipeline.bundle import write_bundle
 from zmask_export.pipeline.calibrate import calibrate
+from zmask_export.pipeline.engines import compile_smallest, engine_graphs
 from zmask_export.pipeline.fit import FitOptions, fit
 from zmask_export.pipeline.network import (
     NetworkOptions,
@@ -126,24 +127,26 @@ def build(options: BuildOptions, *, reporter: Reporter | None = None) -> Built:
             opened.exportable(calibration.header.defense), opened.input_size, options.batch
         )
         advance(1, "fusing")
-        fused = fuse(bare, calibration, FuseOptions(options.policy, options.raw_taps))
+        form = FuseOptions(options.policy, options.raw_taps)
+        exported = ir.serde.serialize_model(bare).SerializeToString()
+        fused = fuse(bare, calibration, form)
         model = fused.to_bytes()
         advance(2)
     parity = check(opened, calibration, options, model, attack, reporter)
     parity.require()
 
-    batch, source = None, model
-    if options.batch is None and options.max_batch > 1:
-        batch = BatchRange(largest=options.max_batch)
-    elif options.batch is None:
-        # With a batch of one declared, not left to a profile, two builds give the same bytes.
-        source = fix_batch(model, 1)
     engines: list[CompiledEngine] = []
-    with reporter.bar("compiling", len(chosen)) as advance:
-        for flavour in chosen:
-            capabilities = options.capabilities if flavour == "tensorrt-rtx" else ()
-            engines.append(compile_engine(source, flavour, batch=batch, capabilities=capabilities))
-            advance(len(engines), flavour)
+    batch = None
+    if chosen:
+        (_, _), (_, patched) = probe_images(source_of(None, opened.input_size, count=1), attack)
+        engines, batch = compile_smallest(
+            engine_graphs(exported, calibration, form, model, patched, options.batch or 1),
+            chosen,
+            batch=options.batch,
+            largest=options.max_batch,
+            capabilities=options.capabilities,
+            reporter=reporter,
+        )
     manifest = write_bundle(
         options.out,
         force=options.force,

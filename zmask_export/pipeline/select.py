@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from zmask_export.calibrate.statistics import measure
 from zmask_export.data.images import ImageSource
 from zmask_export.defense.zmask import Heatmaps
 from zmask_export.errors import DatasetError, UsageError
-from zmask_export.fuse.plan import TapPlan, plan_taps
+from zmask_export.fuse.plan import plan_taps
 from zmask_export.models.bare import tap_paths
 from zmask_export.pipeline.network import OpenNetwork
 from zmask_export.pipeline.progress import Reporter, Silent
@@ -137,13 +138,16 @@ def select_taps(
         present.model_dump() | {"shallow": layers, "deep": layers}
     )
     shapes = _shapes(opened, everything)
-    plans = {plan.tap: plan for plan in plan_taps(everything, shapes)}
+
+    @functools.cache
+    def of_tap(tap: str, shallow: bool, deep: bool) -> int:
+        alone = {"shallow": (tap,) * shallow, "deep": (tap,) * deep}
+        (plan,) = plan_taps(everything.model_copy(update=alone), shapes)
+        return plan.multiply_adds
 
     def cost(shallow: Taps, deep: Taps) -> int:
-        return sum(
-            _multiply_adds(plans[tap], shallow=tap in shallow, deep=tap in deep)
-            for tap in dict.fromkeys((*shallow, *deep))
-        )
+        taps = dict.fromkeys((*shallow, *deep))
+        return sum(of_tap(tap, tap in shallow, tap in deep) for tap in taps)
 
     budget = int(options.budget * cost(present.shallow, present.deep))
     require_affordable(candidates, cost, budget)
@@ -234,9 +238,3 @@ def _look(
     frames = (frame.image for frame in images.frames() if frame is not None)
     with reporter.bar("heatmaps", len(images.names)) as advance:
         return observe(bare, heatmaps, frames, attack, seed=seed, on_image=advance)
-
-
-def _multiply_adds(plan: TapPlan, *, shallow: bool, deep: bool) -> int:
-    wanted = {"shallow": shallow, "deep": deep}
-    kept = {branch: stages for branch, stages in plan.branches.items() if wanted[branch]}
-    return replace(plan, branches=kept).multiply_adds
