@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 SELECT_LIMIT = 40
 """Images that taps are chosen on, where --limit says nothing."""
-FILE_WIDTH = 120
-"""Columns of tables that go to a file or a pipe."""
 
 
 @click.command("calibrate")
@@ -141,8 +139,9 @@ def _select(
 
 
 def _show(selection: Selection) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from zmask_export.cli.console import table_console
 
     columns = ("map", "S: IoU", "AUC", "M madd", "D: IoU", "AUC", "M madd", "in")
     layers = Table(title=f"Layers alone, on {selection.images} images")
@@ -166,8 +165,6 @@ def _show(selection: Selection) -> None:
         quality = found.quality
         numbers = (f"{quality.iou:.3f}", f"{quality.auc:.3f}", f"{found.multiply_adds / 1e6:.0f}")
         sets.add_row(label, "\n".join(found.shallow), "\n".join(found.deep), *numbers)
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = FILE_WIDTH
+    console = table_console()
     console.print(layers)
     console.print(sets)

@@ -11,6 +11,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from zmask_export.cli import interrupts
 from zmask_export.pipeline.progress import Advance
 
+FILE_WIDTH = 120
+"""Columns of tables that go to a file or a pipe."""
+
+
+def table_console() -> Console:
+    """Standard output for tables, wide enough where it is no terminal."""
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = FILE_WIDTH
+    return console
+
 
 class ConsoleReporter:
     """Shows bars on a terminal and one line a stage elsewhere; an interrupt ends every bar."""

@@ -41,3 +41,10 @@ def _clipped_mean(x: Tensor, kernel: Size, pad: tuple[int, int, int, int]) -> Te
 def stage(x: Tensor, kernel: Size, grid: Size, registration: Registration) -> Tensor:
     """P_i = R(A_i(R(z))), (N, C, h, w) to (N, C, HR, WR)."""
     return resize(average_pool(resize(x, grid), kernel, registration), grid)
+
+
+def additions(kernel: Size, grid: Size, registration: Registration) -> int:
+    """Additions of one stage of Eq. 3 as written, for one channel: a 2-D window at every place."""
+    inside = registration == "paper"
+    places = [cells - k + 1 if inside else cells for k, cells in zip(kernel, grid, strict=True)]
+    return places[0] * places[1] * kernel[0] * kernel[1]

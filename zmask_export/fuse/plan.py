@@ -47,7 +47,8 @@ class Lowering:
     def __str__(self) -> str:
         block = "all channels" if self.block is None else f"{self.block} channels"
         first = "resized, " if self.resized else ""
-        return f"{first}{self.axis} in {self.strips} strips, {block}"
+        cut = "" if self.strips == 1 else f" in {self.strips} strips"
+        return f"{first}{self.axis}{cut}, {block}"
 
 
 @dataclass(frozen=True)

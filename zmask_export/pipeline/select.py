@@ -23,6 +23,7 @@ from zmask_export.errors import DatasetError, UsageError
 from zmask_export.fuse.plan import plan_taps
 from zmask_export.models.bare import tap_paths
 from zmask_export.pipeline.network import OpenNetwork
+from zmask_export.pipeline.plan import tap_shapes
 from zmask_export.pipeline.progress import Reporter, Silent
 from zmask_export.spec import DefenseSpec
 
@@ -137,7 +138,7 @@ def select_taps(
     everything = DefenseSpec.model_validate(
         present.model_dump() | {"shallow": layers, "deep": layers}
     )
-    shapes = _shapes(opened, everything)
+    shapes = tap_shapes(opened, everything)
 
     @functools.cache
     def of_tap(tap: str, shallow: bool, deep: bool) -> int:
@@ -203,12 +204,6 @@ def _candidates(opened: OpenNetwork, named: Taps) -> Taps:
     present = tap_paths(opened.entry, opened.defense.taps)
     found = find_candidates(opened.bare(), opened.input_size, keep=tuple(present.values()))
     return tuple(names.get(path, path) for path in found)
-
-
-def _shapes(opened: OpenNetwork, defense: DefenseSpec) -> dict[str, Shape]:
-    with torch.inference_mode():
-        _, features = opened.bare(defense)(torch.full((1, 3, *opened.input_size), 0.5))
-    return {tap: (h.shape[1], h.shape[2], h.shape[3]) for tap, h in features.items()}
 
 
 def _look(

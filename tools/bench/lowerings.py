@@ -1,0 +1,109 @@
+"""The planner's cost model against measurement: does it rank the forms of each tap rightly?
+
+    python tools/bench/lowerings.py --model icnet --preset paper --rounds 5
+
+Builds the forms of every tap's cascade as graphs of their own, runs them in turns in ONNX Runtime, and
+prints as JSON, a tap: Spearman's correlation of estimated and measured times, and how much slower the
+chosen form is than the quickest one (1 = it is the quickest).
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import subprocess
+import time
+
+import click
+import numpy as np
+import onnx_ir as ir
+
+from zmask_export.backends.onnx_runtime import OnnxRuntimeRunner
+from zmask_export.export.bare import OPSET
+from zmask_export.fuse.builder import GraphBuilder
+from zmask_export.fuse.cascade import emit_heatmaps
+from zmask_export.fuse.plan import TapPlan
+from zmask_export.pipeline.network import NetworkOptions, open_network
+from zmask_export.pipeline.plan import plan_network
+from zmask_export.spec import Size
+
+
+def cascade_graph(plan: TapPlan, grid: Size) -> bytes:
+    """An ONNX file from z-scores ``z`` (1, C, h, w) to one heatmap a branch."""
+    z = ir.Value(name="z", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([1, *plan.shape]))
+    graph = ir.Graph([z], [], nodes=[], name="cascade", opset_imports={"": OPSET})
+    build = GraphBuilder(graph)
+    batch = build.op("cascade", "Shape", [z], {"start": 0, "end": 1})
+    for branch, heatmap in emit_heatmaps(build, plan, z, batch, grid).items():
+        heatmap.name = branch
+        heatmap.type = ir.TensorType(ir.DataType.FLOAT)
+        heatmap.shape = ir.Shape([1, 1, *grid])
+        graph.outputs.append(heatmap)
+    model = ir.Model(graph, ir_version=10)
+    return ir.serde.serialize_model(model).SerializeToString()
+
+
+def measure(plans: list[TapPlan], grid: Size, rounds: int, threads: int) -> list[float]:
+    """Median seconds of each form; the forms take turns."""
+    runners = [OnnxRuntimeRunner(cascade_graph(plan, grid), threads=threads) for plan in plans]
+    z = np.random.default_rng(0).standard_normal((1, *plans[0].shape), dtype=np.float32)
+    for runner in runners:
+        runner.run({"z": z})
+    times: list[list[float]] = [[] for _ in plans]
+    for _ in range(rounds):
+        for runner, taken in zip(runners, times, strict=True):
+            started = time.perf_counter()
+            runner.run({"z": z})
+            taken.append(time.perf_counter() - started)
+    return [statistics.median(taken) for taken in times]
+
+
+def rank_correlation(left: list[float], right: list[float]) -> float:
+    """Spearman's rho of two lists; 0 where one has no spread."""
+    ranks = [np.argsort(np.argsort(values)) for values in (left, right)]
+    return float(np.corrcoef(*ranks)[0, 1]) if len(left) > 1 else 0.0
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--model", default="icnet")
+@click.option("--preset")
+@click.option("--most", default=16, help="Forms a tap, spread evenly over the estimates.")
+@click.option("--rounds", default=5)
+@click.option("--threads", default=0, help="0 lets ONNX Runtime choose.")
+def main(model: str, preset: str | None, most: int, rounds: int, threads: int) -> None:
+    """Measure and print the record as JSON."""
+    opened = open_network(NetworkOptions(model, preset=preset, random_weights=True))
+    found = plan_network(opened)
+    taps = {}
+    for chosen in found.taps:
+        forms = list(found.others[chosen.tap])
+        picked = sorted({round(i) for i in np.linspace(0, len(forms) - 1, most)})
+        some = [forms[i] for i in picked if forms[i].lowering != chosen.lowering]
+        plans = [chosen, *some]
+        measured = measure(plans, opened.defense.grid, rounds, threads)
+        estimated = [plan.cost.seconds for plan in plans]
+        taps[chosen.tap] = {
+            "rank_correlation": rank_correlation(estimated, measured),
+            "chosen_over_quickest": measured[0] / min(measured),
+            "quickest": str(plans[int(np.argmin(measured))].lowering),
+            "forms": [
+                {"form": str(p.lowering), "estimated_ms": e * 1e3, "measured_ms": m * 1e3}
+                for p, e, m in zip(plans, estimated, measured, strict=True)
+            ],
+        }
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    record = {
+        "model": model,
+        "preset": preset,
+        "taps": taps,
+        "commit": commit.stdout.strip(),
+        "machine": f"{platform.machine()}, {platform.system()}",
+    }
+    click.echo(json.dumps(record, indent=2))
+
+
+if __name__ == "__main__":
+    main()
