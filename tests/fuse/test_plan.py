@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,19 +53,28 @@ def test_tap_of_one_set_has_that_branch_alone() -> None:
     assert set(plans()["mid"].branches) == {"shallow", "deep"}
 
 
-def test_taps_of_many_channels_loop_and_others_do_not() -> None:
-    assert {tap: plan.block is None for tap, plan in plans().items()} == {
-        "stem": True,
-        "mid": False,
-        "tip": True,
-    }
+def test_taps_loop_where_their_maps_do_not_fit() -> None:
+    little = replace(CPU, most_scratch=100_000)
+    found = {plan.tap: plan.block for plan in plan_taps(tiny_defense(), SHAPES, little)}
+    assert found["mid"] is not None
+    assert found["stem"] is found["tip"] is None
+    assert plans()["mid"].block is None
 
 
-def test_a_tight_machine_loops_small_taps_too() -> None:
-    many = {"stem": (32, 24, 32), "mid": (128, 12, 16), "tip": (32, 6, 8)}
-    tight = plan_taps(tiny_defense(), many, SMALL_GPU)
-    assert all(plan.block is not None for plan in tight)
-    assert any(plan.block is None for plan in plan_taps(tiny_defense(), many, GPU))
+def test_where_nothing_fits_the_smallest_form_is_taken() -> None:
+    none = replace(CPU, most_scratch=1)
+    for plan in plan_taps(tiny_defense(), SHAPES, none):
+        found = candidates(tiny_defense(), plan.tap, plan.shape, none)
+        assert plan.cost.scratch_bytes == min(p.cost.scratch_bytes for p in found)
+
+
+def test_few_channels_never_loop_on_a_gpu() -> None:
+    many = {"stem": (64, 240, 320), "mid": (1024, 60, 80), "tip": (32, 60, 80)}
+    blocks = {plan.tap: plan.block for plan in plan_taps(tiny_defense(), many, GPU)}
+    assert blocks["stem"] is blocks["tip"] is None
+    assert blocks["mid"] is not None
+    small = {plan.tap: plan.block for plan in plan_taps(tiny_defense(), many, SMALL_GPU)}
+    assert small["stem"] is not None
 
 
 @pytest.mark.parametrize("registration", ["paper", "aligned"])

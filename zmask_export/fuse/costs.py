@@ -50,7 +50,7 @@ class Machine:
         bytes: of element-wise operators, read and written, a second.
         call: seconds that an operator takes however small it is.
         most_scratch: bytes of maps at one time that a form may need, where another needs less.
-        unlooped: taps of at most so many channels run without a loop.
+        unlooped: taps of at most so many channels never run in a loop.
         looped_strips: numbers of strips that are tried inside a loop.
     """
 
@@ -62,10 +62,10 @@ class Machine:
     looped_strips: tuple[int, ...]
 
 
-CPU = Machine(2e11, 1.5e11, 4e-6, 16 << 20, unlooped=64, looped_strips=(1, 2, 3, 4, 6, 8))
+CPU = Machine(2e11, 1.5e11, 4e-6, 32 << 20, unlooped=0, looped_strips=(1, 2, 3, 4, 6, 8))
 """Two to eight cores with wide vectors, ONNX Runtime."""
 GPU = Machine(1e13, 5e11, 5e-6, 16 << 20, unlooped=64, looped_strips=(1,))
-"""TensorRT: starting an operator is what takes time, and each strip in a loop has memory of its own."""
+"""TensorRT: operators take time to start, a loop copies its tap, each strip in it has memory of its own."""
 SMALL_GPU = Machine(1e13, 5e11, 5e-6, 6 << 20, unlooped=0, looped_strips=(1,))
 """TensorRT where even a tap of few channels is too much to hold at once."""
 

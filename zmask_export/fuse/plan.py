@@ -136,7 +136,8 @@ def plan_taps(
             plans.append(plan_tap(defense, tap, shapes[tap], given, machine))
             continue
         found = candidates(defense, tap, shapes[tap], machine)
-        fitting = [p for p in found if p.cost.scratch_bytes <= machine.most_scratch] or found
+        fitting = [p for p in found if p.cost.scratch_bytes <= machine.most_scratch]
+        fitting = fitting or [min(found, key=lambda plan: plan.cost.scratch_bytes)]
         plans.append(min(fitting, key=lambda plan: plan.cost.seconds))
     return plans
 
@@ -148,14 +149,13 @@ def candidates(
     axes: tuple[Axis, ...] = ("rows", "columns")
     sizes = dict.fromkeys(block_size(shape[0], most) for most in BLOCKS)
     blocks: list[int | None] = [size for size in sizes if size is not None]
-    strips = machine.looped_strips
-    if shape[0] <= machine.unlooped or not blocks:
-        blocks, strips = [None], STRIPS
+    blocks = [None] if shape[0] <= machine.unlooped else [None, *blocks]
     plans = []
-    for axis, count, resized, block in itertools.product(axes, strips, (False, True), blocks):
-        if count == 1 or defense.grid[axis == "columns"] >= 8 * count:
-            lowering = Lowering(axis, count, resized, block)
-            plans.append(plan_tap(defense, tap, shape, lowering, machine))
+    for axis, resized, block in itertools.product(axes, (False, True), blocks):
+        for count in STRIPS if block is None else machine.looped_strips:
+            if count == 1 or defense.grid[axis == "columns"] >= 8 * count:
+                lowering = Lowering(axis, count, resized, block)
+                plans.append(plan_tap(defense, tap, shape, lowering, machine))
     return plans
 
 

@@ -18,8 +18,6 @@ from zmask_export.fuse.costs import GPU, SMALL_GPU
 from zmask_export.fuse.emit import FuseOptions, fuse
 from zmask_export.pipeline.progress import Reporter
 
-MOST_TRIED = 64 << 20
-"""Bytes of a graph above which compiling takes minutes, and only one form is compiled."""
 _RTOL = 1e-4
 
 
@@ -50,8 +48,6 @@ def engine_graphs(
     expected = OnnxRuntimeRunner(verified).run({"image": image, "threshold": threshold})
     graphs: list[bytes] = []
     for machine in (GPU, SMALL_GPU):
-        if graphs and len(graphs[0]) > MOST_TRIED:
-            break
         form = FuseOptions(options.policy, options.raw_taps, machine)
         model = fuse(
             ir.serde.deserialize_model(onnx.load_model_from_string(bare)), calibration, form
