@@ -127,9 +127,9 @@ def build(options: BuildOptions, *, reporter: Reporter | None = None) -> Built:
             opened.exportable(calibration.header.defense), opened.input_size, options.batch
         )
         advance(1, "fusing")
-        form = FuseOptions(options.policy, options.raw_taps)
+        settings = FuseOptions(options.policy, options.raw_taps)
         exported = ir.serde.serialize_model(bare).SerializeToString()
-        fused = fuse(bare, calibration, form)
+        fused = fuse(bare, calibration, settings)
         model = fused.to_bytes()
         advance(2)
     parity = check(opened, calibration, options, model, attack, reporter)
@@ -140,7 +140,7 @@ def build(options: BuildOptions, *, reporter: Reporter | None = None) -> Built:
     if chosen:
         (_, _), (_, patched) = probe_images(source_of(None, opened.input_size, count=1), attack)
         engines, batch = compile_smallest(
-            engine_graphs(exported, calibration, form, model, patched, options.batch or 1),
+            engine_graphs(exported, calibration, settings, model, patched, options.batch or 1),
             chosen,
             batch=options.batch,
             largest=options.max_batch,

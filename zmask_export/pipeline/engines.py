@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -18,7 +19,8 @@ from zmask_export.fuse.costs import GPU, SMALL_GPU
 from zmask_export.fuse.emit import FuseOptions, fuse
 from zmask_export.pipeline.progress import Reporter
 
-_RTOL = 1e-4
+_RTOL = 1e-5
+"""Of heatmaps and scores. The soft mask may differ by more: a steep fusion block magnifies rounding."""
 
 
 def engine_graphs(
@@ -40,32 +42,25 @@ def engine_graphs(
         batch: that the graph takes.
 
     Raises:
-        ParityError: no form gives the same heatmaps; a form that does not is left out.
+        ParityError: a form gives other heatmaps or scores, which is a fault of the lowering.
     """
     threshold = np.asarray([calibration.require_fitted()[1]], np.float32)
     image = np.ascontiguousarray(frame.transpose(2, 0, 1), np.float32)[None] / np.float32(255)
     image = np.repeat(image, batch, axis=0)
     expected = OnnxRuntimeRunner(verified).run({"image": image, "threshold": threshold})
     graphs: list[bytes] = []
-    problem: ParityError | None = None
     for machine in (GPU, SMALL_GPU):
-        form = FuseOptions(options.policy, options.raw_taps, machine)
+        settings = replace(options, machine=machine)
         model = fuse(
-            ir.serde.deserialize_model(onnx.load_model_from_string(bare)), calibration, form
+            ir.serde.deserialize_model(onnx.load_model_from_string(bare)), calibration, settings
         ).to_bytes()
         if model in graphs:
             continue
         if model != verified:
             got = OnnxRuntimeRunner(model).run({"image": image, "threshold": threshold})
-            try:
-                for name in ("heatmap_shallow", "heatmap_deep"):
-                    _require_close(name, got[name], expected[name])
-            except ParityError as exc:
-                problem = exc
-                continue
+            for name in ("heatmap_shallow", "heatmap_deep", "score"):
+                _require_close(name, got[name], expected[name])
         graphs.append(model)
-    if problem is not None and not graphs:
-        raise problem
     return graphs
 
 
