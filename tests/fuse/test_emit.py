@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,72 +9,33 @@ import pytest
 import torch
 from torch import nn
 
+from tests.fuse.graphs import (
+    BARE,
+    IMAGES,
+    PARTS,
+    POLICIES,
+    check_equal,
+    every_node,
+    fused,
+    mixed,
+    run,
+)
 from tests.small import (
     PREPROCESS,
     SIZE,
-    as_float,
     exported,
     fresh,
     random_calibration,
     reference,
     split_flags,
-    tiny_bare,
-    tiny_defense,
-    tiny_images,
     to_bytes,
 )
-from zmask_export.artifacts.calibration import Calibration
 from zmask_export.backends.onnx_runtime import OnnxRuntimeRunner
-from zmask_export.backends.runner import Arrays
 from zmask_export.errors import CalibrationError, ShapeError
 from zmask_export.export.bare import OPSET, export_bare
 from zmask_export.fuse.emit import FuseOptions, fuse
-from zmask_export.fuse.plan import Axis, Lowering
 from zmask_export.models.bare import BareNetwork
-from zmask_export.spec import DefenseSpec, Fill, Policy, Registration
-
-BARE = tiny_bare()
-IMAGES = as_float(tiny_images())
-POLICIES = list(Policy)
-PARTS = ("network/", "zscore/", "cascade/", "fusion/", "second_pass/", "gate/")
-
-
-def mixed(
-    registration: Registration = "aligned", fill: Fill = "black", corners: int = 0
-) -> Calibration:
-    """A calibration that flags some of IMAGES."""
-    calibration = random_calibration(BARE, tiny_defense(registration, fill, corners))
-    return split_flags(BARE, calibration, torch.from_numpy(IMAGES))
-
-
-def fused(
-    options: FuseOptions, calibration: Calibration | None = None, batch: int | None = None
-) -> bytes:
-    return fuse(fresh(exported(batch)), calibration or mixed(), options).to_bytes()
-
-
-def run(model: bytes, images: np.ndarray, threshold: float) -> Arrays:
-    limit = np.array([threshold], np.float32)
-    return OnnxRuntimeRunner(model, threads=1).run({"image": images, "threshold": limit})
-
-
-def check_equal(got: Arrays, expected: Arrays) -> None:
-    assert list(got) == list(expected)
-    for name, value in expected.items():
-        assert got[name].dtype == value.dtype, name
-        if name in ("flag", "mask"):
-            np.testing.assert_array_equal(got[name], value, err_msg=name)
-        else:
-            np.testing.assert_allclose(got[name], value, rtol=1e-4, atol=2e-5, err_msg=name)
-
-
-def every_node(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """All nodes, those of branches and loop bodies too."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from every_node(attribute.g)
+from zmask_export.spec import DefenseSpec, Policy, Registration
 
 
 @pytest.mark.parametrize("batch", [None, 1, 4])
@@ -93,22 +53,6 @@ def test_graph_equals_the_literal_reference(
         for start in range(0, len(IMAGES), size):
             got = run(model, IMAGES[start : start + size], threshold)
             check_equal(got, {k: v[start : start + size] for k, v in expected.items()})
-
-
-@pytest.mark.parametrize("block", [None, 4, 16])
-@pytest.mark.parametrize("strips", [1, 3])
-@pytest.mark.parametrize("resized", [False, True])
-@pytest.mark.parametrize("axis", ["rows", "columns"])
-def test_every_form_agrees_with_the_reference(
-    axis: Axis, resized: bool, strips: int, block: int | None
-) -> None:
-    policy = Policy.GATED
-    calibration = mixed("paper")
-    model = fused(FuseOptions(policy, form=Lowering(axis, strips, resized, block)), calibration)
-    loops = [n for n in every_node(onnx.load_from_string(model).graph) if n.op_type == "Loop"]
-    assert len(loops) == {None: 0, 4: 3, 16: 1}[block]
-    expected = reference(BARE, calibration, policy, torch.from_numpy(IMAGES))
-    check_equal(run(model, IMAGES, calibration.header.threshold or 0.0), expected)
 
 
 @pytest.mark.parametrize("policy", [Policy.MASK, Policy.GATED])
@@ -130,18 +74,6 @@ def test_corners_are_filled(corners: int) -> None:
     assert (expected["mask"] < plain["mask"]).any()
     model = fused(FuseOptions(Policy.GATED), calibration)
     check_equal(run(model, IMAGES, calibration.header.threshold or 0.0), expected)
-
-
-@pytest.mark.parametrize("block", [None, 16])
-def test_single_stage_cascades(block: int | None) -> None:
-    defense = tiny_defense().model_copy(
-        update={"shallow_kernels": ((4, 5),), "deep_kernels": ((12, 17),)}
-    )
-    calibration = random_calibration(BARE, defense, threshold=0.5)
-    form = Lowering("rows", 1, False, block)
-    model = fused(FuseOptions(Policy.DETECT, form=form), calibration)
-    expected = reference(BARE, calibration, Policy.DETECT, torch.from_numpy(IMAGES))
-    check_equal(run(model, IMAGES, 0.5), expected)
 
 
 def test_threshold_is_an_input() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.small import tiny_defense
 from zmask_export.defense.cascade import literal_heatmap
 from zmask_export.defense.matrices import stage_matrices
-from zmask_export.fuse.costs import CPU, GPU, SMALL_GPU, first_first, multiply_adds
+from zmask_export.fuse.costs import CPU, GPU, SMALL_GPU
 from zmask_export.fuse.plan import Lowering, TapPlan, block_size, candidates, plan_tap, plan_taps
 from zmask_export.spec import DefenseSpec, Registration
 
@@ -124,7 +124,7 @@ def test_the_cheaper_product_comes_first() -> None:
     def tall_first(h: int, w: int) -> bool:
         form = Lowering("rows", 1, False, None)
         stage = next(iter(plan_tap(tiny_defense(), "stem", (4, h, w), form).stages.values()))
-        return first_first(stage, stage.strips[0])
+        return stage.first_first(stage.strips[0])
 
     assert tall_first(100, 5)
     assert not tall_first(5, 100)
@@ -178,7 +178,7 @@ def test_multiply_adds_of_a_strip_are_those_of_the_cheaper_order() -> None:
     height, depth = strip.stop - strip.start, strip.high - strip.low
     g2, n2 = stage.second.shape
     orders = height * depth * n2 + height * n2 * g2, depth * n2 * g2 + height * depth * g2
-    assert multiply_adds(stage, strip) == min(orders)
+    assert stage.multiply_adds(strip) == min(orders)
 
 
 def test_literal_reference_agrees_with_the_planned_matrices() -> None:

@@ -7,38 +7,11 @@ products, plus bytes over that of element-wise passes, plus a fixed time an oper
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from zmask_export.fuse.bands import Stage
 
 _FLOAT = 4
-
-
-class Banded(Protocol):
-    """Two matrices, the first in strips."""
-
-    @property
-    def first(self) -> NDArray[np.float64]: ...
-    @property
-    def second(self) -> NDArray[np.float64]: ...
-    @property
-    def strips(self) -> Sequence[Band]: ...
-
-
-class Band(Protocol):
-    """Rows ``start:stop`` of a matrix and the columns ``low:high`` that are not zero in them."""
-
-    @property
-    def start(self) -> int: ...
-    @property
-    def stop(self) -> int: ...
-    @property
-    def low(self) -> int: ...
-    @property
-    def high(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -140,38 +113,20 @@ class Cost:
         return cls.of(machine, elements=8 * elements, calls=2, alive=elements)
 
 
-def product_cost(stage: Banded, channels: int, machine: Machine) -> Cost:
+def product_cost(stage: Stage, channels: int, machine: Machine) -> Cost:
     """Of L z W^T over a block of channels, strip by strip, the cheaper product first."""
     n1, (g2, n2) = stage.first.shape[1], stage.second.shape
     cost = Cost(weight_bytes=stage.second.size * _FLOAT)
     alive = channels * (2 * stage.first.shape[0] * g2 + n1 * n2) // len(stage.strips)
     for strip in stage.strips:
-        height, depth = strip.stop - strip.start, strip.high - strip.low
-        inner = height * n2 if first_first(stage, strip) else depth * g2
-        sliced = 0 if depth == n1 else 2 * depth * n2
+        inner = strip.height * n2 if stage.first_first(strip) else strip.depth * g2
+        sliced = 0 if strip.depth == n1 else 2 * strip.depth * n2
         cost += Cost.of(
             machine,
-            multiply_adds=channels * multiply_adds(stage, strip),
-            elements=channels * (sliced + 2 * inner + 2 * height * g2),
+            multiply_adds=channels * stage.multiply_adds(strip),
+            elements=channels * (sliced + 2 * inner + 2 * strip.height * g2),
             calls=2 + 2 * (sliced > 0),
             alive=alive,
-            weights=height * depth,
+            weights=strip.height * strip.depth,
         )
     return cost
-
-
-def multiply_adds(stage: Banded, strip: Band) -> int:
-    """Of one strip and one channel, in the cheaper order."""
-    return min(_orders(stage, strip))
-
-
-def first_first(stage: Banded, strip: Band) -> bool:
-    """Whether the strip's own matrix is better applied before the other axis' one."""
-    first, second = _orders(stage, strip)
-    return first < second
-
-
-def _orders(stage: Banded, strip: Band) -> tuple[int, int]:
-    g2, n2 = stage.second.shape
-    height, depth = strip.stop - strip.start, strip.high - strip.low
-    return height * depth * n2 + height * n2 * g2, depth * n2 * g2 + height * depth * g2

@@ -15,9 +15,8 @@ import itertools
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
-
 from zmask_export.defense.matrices import Matrix, box_matrix, resize_matrix, stage_matrices
+from zmask_export.fuse.bands import Stage, cut
 from zmask_export.fuse.costs import CPU, Cost, Machine, product_cost
 from zmask_export.spec import DefenseSpec, Registration, Size
 
@@ -49,33 +48,6 @@ class Lowering:
         first = "resized, " if self.resized else ""
         cut = "" if self.strips == 1 else f" in {self.strips} strips"
         return f"{first}{self.axis}{cut}, {block}"
-
-
-@dataclass(frozen=True)
-class Strip:
-    """Rows ``start:stop`` of a matrix, and the columns ``low:high`` outside which they are zero."""
-
-    start: int
-    stop: int
-    low: int
-    high: int
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One P_i as two matrices.
-
-    Attributes:
-        key: names the stage: kernels up to and including this one.
-        first: matrix (G1, n1) of the axis that is contracted in strips.
-        second: matrix (G2, n2) of the other axis.
-        strips: of ``first``.
-    """
-
-    key: tuple[Size, ...]
-    first: Matrix
-    second: Matrix
-    strips: tuple[Strip, ...]
 
 
 @dataclass(frozen=True)
@@ -197,22 +169,17 @@ def _stage(
         _pooled(n, kernel, cells, registration, resized=lowering.resized)
         for n, kernel, cells in zip(size, key[-1], grid, strict=True)
     ]
-    return _strips(key, matrices, lowering)
+    return _cut(key, matrices, lowering)
 
 
 def _resize(size: Size, grid: Size, lowering: Lowering) -> Stage:
     matrices = [resize_matrix(n, cells) for n, cells in zip(size, grid, strict=True)]
-    return _strips((), matrices, lowering)
+    return _cut((), matrices, lowering)
 
 
-def _strips(key: tuple[Size, ...], matrices: list[Matrix], lowering: Lowering) -> Stage:
+def _cut(key: tuple[Size, ...], matrices: list[Matrix], lowering: Lowering) -> Stage:
     first, second = matrices if lowering.axis == "rows" else reversed(matrices)
-    ends = np.linspace(0, len(first), lowering.strips + 1).round().astype(int).tolist()
-    strips = []
-    for start, stop in itertools.pairwise(ends):
-        used = np.flatnonzero(np.any(first[start:stop] != 0, axis=0))
-        strips.append(Strip(start, stop, int(used[0]), int(used[-1]) + 1))
-    return Stage(key, first, second, tuple(strips))
+    return cut(key, first, second, lowering.strips)
 
 
 @functools.lru_cache(maxsize=256)

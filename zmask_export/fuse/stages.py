@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from zmask_export.fuse.bands import Stage, Strip
 from zmask_export.fuse.builder import GraphBuilder
-from zmask_export.fuse.costs import first_first
-from zmask_export.fuse.plan import Stage, Strip, TapPlan
+from zmask_export.fuse.plan import TapPlan
 from zmask_export.spec import Size
 
 Totals = dict[str, tuple[ir.Value, ir.Value | None]]
@@ -66,21 +66,22 @@ def _product(
     build: GraphBuilder, part: str, stage: Stage, strip: Strip, z: ir.Value, channels: int
 ) -> ir.Value:
     """A strip (N, height, channels, G2) of L z W^T."""
-    height, depth = strip.stop - strip.start, strip.high - strip.low
     g2, n2 = stage.second.shape
-    if depth < stage.first.shape[1]:
+    if strip.depth < stage.first.shape[1]:
         ends = (build.ints(part, [end]) for end in (strip.low, strip.high, 1))
         z = build.op(part, "Slice", [z, *ends])
     matrix = build.floats(part, stage.first[strip.start : strip.stop, strip.low : strip.high])
     other = build.floats(part, stage.second.T)
 
     def along_first(value: ir.Value, width: int) -> ir.Value:
-        flat = build.op(part, "Reshape", [value, build.ints(part, [0, depth, channels * width])])
+        flat = build.op(
+            part, "Reshape", [value, build.ints(part, [0, strip.depth, channels * width])]
+        )
         contracted = build.op(part, "MatMul", [matrix, flat])
-        shape = build.ints(part, [0, height, channels, width])
+        shape = build.ints(part, [0, strip.height, channels, width])
         return build.op(part, "Reshape", [contracted, shape])
 
-    if first_first(stage, strip):
+    if stage.first_first(strip):
         return build.op(part, "MatMul", [along_first(z, n2), other])
     return along_first(build.op(part, "MatMul", [z, other]), g2)
 

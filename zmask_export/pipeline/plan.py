@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 
+from zmask_export.calibrate.candidates import Shape
 from zmask_export.defense.pooling import additions
 from zmask_export.fuse.costs import CPU, GPU, SMALL_GPU
 from zmask_export.fuse.plan import TapPlan, candidates, plan_taps
@@ -15,7 +16,6 @@ from zmask_export.spec import DefenseSpec
 
 MachineName = Literal["cpu", "gpu", "small-gpu"]
 MACHINES = {"cpu": CPU, "gpu": GPU, "small-gpu": SMALL_GPU}
-Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
