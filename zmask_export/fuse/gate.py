@@ -106,6 +106,9 @@ def emit_gated(
         own = value.producer() in rest
         otherwise.graph.outputs.append(value if own else otherwise.op(PART, "Identity", [value]))
 
+    for branch in (then, otherwise):
+        _own_kernels(branch)
+
     cast = build.op("gate", "Cast", [flag], {"to": ir.DataType.INT32})
     most = build.op("gate", "ReduceMax", [cast], {"keepdims": 0})
     condition = build.op("gate", "Cast", [most], {"to": ir.DataType.BOOL})
@@ -124,6 +127,27 @@ def emit_gated(
             if read in chosen:
                 node.replace_input_with(index, chosen[read])
     return [chosen.get(value, value) for value in outputs]
+
+
+def _own_kernels(branch: GraphBuilder) -> None:
+    """Have the convolutions of a branch read their weights through a Reshape that changes nothing.
+
+    ONNX Runtime lays out only those kernels for vectors that are constants of the convolution's own graph.
+    Folding the Reshape makes them that when a session opens; the file still holds them once, and so does an
+    engine.
+    """
+    nodes = list(branch.graph)
+    branch.graph.remove(nodes)
+    own: dict[ir.Value, ir.Value] = {}
+    for node in nodes:
+        for index, value in enumerate(node.inputs if node.op_type == "Conv" else ()):
+            if value is None or not value.is_initializer() or value.shape is None:
+                continue
+            if value not in own:
+                same = branch.ints(PART, [0] * len(value.shape))
+                own[value] = branch.op(PART, "Reshape", [value, same])
+            node.replace_input_with(index, own[value])
+        branch.graph.append(node)
 
 
 def _crossing(
