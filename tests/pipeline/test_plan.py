@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from lowerings import cascade_graph, measure, rank_correlation
 
 from tests.conftest import zmask
 from tests.small import (
@@ -17,7 +18,6 @@ from tests.small import (
     tiny_defense,
     tiny_images,
 )
-from tools.bench.lowerings import cascade_graph, measure, rank_correlation
 from zmask_export.backends.onnx_runtime import OnnxRuntimeRunner
 from zmask_export.defense.cascade import literal_heatmap
 from zmask_export.errors import ParityError

@@ -3,21 +3,20 @@
     python tools/bench/calibrate.py --images DIR --rounds 5
 
 Both sides decode the same files and run the same network; they take turns, so that a machine that
-changes its speed changes it for both. Prints the medians, the ratio (calibration over bare, 1 = as fast),
-the commit and the machine.
+changes its speed changes it for both. Prints as JSON the medians and quartiles, the ratio (calibration over
+bare, 1 = as fast), the machine and the commit.
 """
 
 from __future__ import annotations
 
 import json
-import platform
-import statistics
-import subprocess
 import time
 from pathlib import Path
 
 import click
 import torch
+from measuring.machine import describe
+from measuring.timing import ratio, spread
 
 from zmask_export.calibrate.statistics import measure
 from zmask_export.data.images import ImageFolder, to_float
@@ -61,20 +60,13 @@ def main(images: Path, model: str, limit: int, batch: int, rounds: int) -> None:
     for _ in range(rounds):
         bare.append(bare_loop(opened, folder, batch))
         calibration.append(calibration_loop(opened, folder, batch))
-    ratios = [c / b for c, b in zip(calibration, bare, strict=True)]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
     record = {
-        "bare_images_per_s": round(statistics.median(bare), 2),
-        "calibration_images_per_s": round(statistics.median(calibration), 2),
-        "ratio": round(statistics.median(ratios), 3),
-        "ratios": [round(r, 3) for r in ratios],
+        "bare_images_per_s": spread(bare).model_dump(),
+        "calibration_images_per_s": spread(calibration).model_dump(),
+        "ratio": ratio(calibration, bare).model_dump(),
         "images": len(folder),
         "batch": batch,
-        "commit": commit.stdout.strip(),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
+        "machine": describe(torch.get_num_threads()).model_dump(),
     }
     click.echo(json.dumps(record, indent=2))
 

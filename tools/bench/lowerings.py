@@ -10,16 +10,14 @@ chosen form is than the quickest one (1 = it is the quickest).
 from __future__ import annotations
 
 import json
-import platform
-import statistics
-import subprocess
-import time
 
 import click
 import numpy as np
 import onnx_ir as ir
+from measuring.machine import cores, describe
+from measuring.sessions import bound, open_session
+from measuring.timing import spread, take_turns
 
-from zmask_export.backends.onnx_runtime import OnnxRuntimeRunner
 from zmask_export.export.bare import OPSET
 from zmask_export.fuse.builder import GraphBuilder
 from zmask_export.fuse.cascade import emit_heatmaps
@@ -46,23 +44,18 @@ def cascade_graph(plan: TapPlan, grid: Size) -> bytes:
 
 def measure(plans: list[TapPlan], grid: Size, rounds: int, threads: int) -> list[float]:
     """Median seconds of each form; the forms take turns."""
-    runners = [OnnxRuntimeRunner(cascade_graph(plan, grid), threads=threads) for plan in plans]
     z = np.random.default_rng(0).standard_normal((1, *plans[0].shape), dtype=np.float32)
-    for runner in runners:
-        runner.run({"z": z})
-    times: list[list[float]] = [[] for _ in plans]
-    for _ in range(rounds):
-        for runner, taken in zip(runners, times, strict=True):
-            started = time.perf_counter()
-            runner.run({"z": z})
-            taken.append(time.perf_counter() - started)
-    return [statistics.median(taken) for taken in times]
+    runs = {
+        index: bound(open_session(cascade_graph(plan, grid), threads), {"z": z})
+        for index, plan in enumerate(plans)
+    }
+    return [spread(taken).median / 1e3 for taken in take_turns(runs, rounds).values()]
 
 
 def rank_correlation(left: list[float], right: list[float]) -> float:
     """Spearman's rho of two lists; 0 where one has no spread."""
-    ranks = [np.argsort(np.argsort(values)) for values in (left, right)]
-    return float(np.corrcoef(*ranks)[0, 1]) if len(left) > 1 else 0.0
+    first, second = (np.argsort(np.argsort(values)) for values in (left, right))
+    return float(np.corrcoef(first, second)[0, 1]) if len(left) > 1 else 0.0
 
 
 @click.command(context_settings={"show_default": True})
@@ -70,9 +63,10 @@ def rank_correlation(left: list[float], right: list[float]) -> float:
 @click.option("--preset")
 @click.option("--most", default=16, help="Forms a tap, spread evenly over the estimates.")
 @click.option("--rounds", default=5)
-@click.option("--threads", default=0, help="0 lets ONNX Runtime choose.")
+@click.option("--threads", default=0, help="0: one a core.")
 def main(model: str, preset: str | None, most: int, rounds: int, threads: int) -> None:
     """Measure and print the record as JSON."""
+    threads = threads or cores()
     opened = open_network(NetworkOptions(model, preset=preset, random_weights=True))
     found = plan_network(opened)
     taps = {}
@@ -92,15 +86,11 @@ def main(model: str, preset: str | None, most: int, rounds: int, threads: int) -
                 for p, e, m in zip(plans, estimated, measured, strict=True)
             ],
         }
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
     record = {
         "model": model,
         "preset": preset,
         "taps": taps,
-        "commit": commit.stdout.strip(),
-        "machine": f"{platform.machine()}, {platform.system()}",
+        "machine": describe(threads).model_dump(),
     }
     click.echo(json.dumps(record, indent=2))
 

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import functools
+import threading
+import time
+
+import numpy as np
+import pytest
+from measuring.timing import PATIENCE, ratio, rest, spread, take_turns, total
+from overhead.floor import _PRODUCT, Work, rate_cases
+
+
+def test_cases_take_turns_and_warm_ups_do_not_count() -> None:
+    order: list[str] = []
+    cases = {name: functools.partial(order.append, name) for name in "abc"}
+    times = take_turns(cases, rounds=2, warmups=1)
+    # Each case has every place once.
+    assert "".join(order) == "abcbcacab"
+    assert {name: len(taken) for name, taken in times.items()} == {"a": 2, "b": 2, "c": 2}
+
+
+def test_times_are_milliseconds_of_the_run_alone() -> None:
+    times = take_turns({"long": lambda: time.sleep(0.03), "short": lambda: None}, rounds=3)
+    assert min(times["long"]) >= 30
+    assert min(times["short"]) < 3  # though it waits for its turn
+
+
+def test_a_ratio_is_taken_round_by_round() -> None:
+    # A machine that changes its speed changes it for both.
+    assert ratio([20.0, 200.0, 2000.0], [10.0, 100.0, 1000.0]).rounds == (2.0, 2.0, 2.0)
+    found = ratio([1.0, 2.0, 100.0], [2.0, 1.0, 10.0])
+    assert found.rounds == (0.5, 2.0, 10.0)
+    assert found.median == 2.0  # the medians' ratio is 1
+
+
+def test_ratios_need_as_many_rounds() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        ratio([1.0, 2.0], [1.0])
+
+
+def test_a_spread_is_median_and_quartiles() -> None:
+    found = spread([5.0, 1.0, 4.0, 2.0, 3.0])
+    assert (found.lower, found.median, found.upper) == (2.0, 3.0, 4.0)
+    assert found.rounds == (5.0, 1.0, 4.0, 2.0, 3.0)
+
+
+def test_a_total_adds_up_each_round() -> None:
+    assert total([[1.0, 2.0], [10.0, 20.0]]) == [11.0, 22.0]
+
+
+def test_nothing_is_timed_before_threads_rest() -> None:
+    end = time.perf_counter() + 0.06
+
+    def spin() -> None:
+        while time.perf_counter() < end:
+            pass
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    rest()
+    assert time.perf_counter() >= end
+    thread.join()
+    started = time.perf_counter()
+    rest()
+    assert time.perf_counter() - started < PATIENCE / 2
+
+
+def test_threads_that_never_rest_are_not_waited_for() -> None:
+    done = threading.Event()
+
+    def spin() -> None:
+        while not done.is_set():
+            pass
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    started = time.perf_counter()
+    rest()
+    waited = time.perf_counter() - started
+    done.set()
+    thread.join()
+    assert PATIENCE <= waited < 10 * PATIENCE
+
+
+def test_threads_of_a_session_stop_spinning_with_the_run() -> None:
+    run = rate_cases(Work(side=256, cached=64, large=64), threads=2)[_PRODUCT]
+    used = []
+    for _ in range(10):
+        run()
+        before = time.process_time()
+        time.sleep(0.01)
+        used.append(time.process_time() - before)
+    # Spinning, they take milliseconds of it.
+    assert np.median(used) < 1e-3

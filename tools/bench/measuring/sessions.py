@@ -1,0 +1,76 @@
+"""Graphs in ONNX Runtime on one device, with inputs and outputs that stay on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from zmask_export.backends.onnx_runtime import gpu_count
+
+Device = Literal["cpu", "cuda"]
+
+_ONLY_FATAL = 4
+
+
+def devices() -> tuple[list[Device], str | None]:
+    """Devices that ONNX Runtime has here, and why CUDA is not among them."""
+    if gpu_count() == 0:
+        return ["cpu"], "The driver shows no GPU."
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        return ["cpu"], "This ONNX Runtime has no CUDA provider."
+    return ["cpu", "cuda"], None
+
+
+def session_options(threads: int) -> ort.SessionOptions:
+    """Silent, with as many threads as every other runner, which rest when a run ends."""
+    options = ort.SessionOptions()
+    options.log_severity_level = _ONLY_FATAL
+    options.intra_op_num_threads = threads
+    # They would wait for the next run at full speed, on the cores of whose turn it is.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def open_session(
+    model: bytes, threads: int, device: Device = "cpu", options: ort.SessionOptions | None = None
+) -> ort.InferenceSession:
+    """A session on one device.
+
+    Args:
+        model: the graph.
+        threads: CPU threads.
+        device: where it runs.
+        options: others than those of :func:`session_options`.
+    """
+    # The networks compute in float32, on every runner.
+    cuda: list[Any] = [("CUDAExecutionProvider", {"use_tf32": 0})] if device == "cuda" else []
+    return ort.InferenceSession(
+        model, options or session_options(threads), providers=[*cuda, "CPUExecutionProvider"]
+    )
+
+
+def bound(
+    session: ort.InferenceSession, inputs: dict[str, NDArray[Any]], device: Device = "cpu"
+) -> Callable[[], None]:
+    """One run of a session, whose inputs lie on the device and whose outputs stay there.
+
+    Args:
+        session: what to run.
+        inputs: by name; those that the graph does not have are left out.
+        device: where they lie.
+    """
+    binding = session.io_binding()
+    for value in session.get_inputs():
+        held = ort.OrtValue.ortvalue_from_numpy(inputs[value.name], device, 0)
+        binding.bind_ortvalue_input(value.name, held)
+    for value in session.get_outputs():
+        binding.bind_output(value.name, device)
+
+    def run() -> None:
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
+    return run
