@@ -21,22 +21,38 @@ COMMAND = Path(protection.__file__)
 PNG = b"\x89PNG\r\n"
 
 
+def in_process(*arguments: str) -> str:
+    """Run the command here, on networks of the tests too; what it prints."""
+    done = CliRunner().invoke(
+        protection.main, [*arguments, "--threads", "1"], catch_exceptions=False
+    )
+    assert done.exit_code == 0
+    return done.stdout
+
+
+def by_itself(out: Path, *arguments: str) -> Record:
+    """Run the command as a user does; the record."""
+    done = subprocess.run(
+        [sys.executable, str(COMMAND), *arguments, "--out", str(out), "--threads", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=ONE_THREAD,
+    )
+    assert done.returncode == 0, done.stderr
+    return Record.model_validate_json(out.read_bytes())
+
+
 @pytest.fixture(scope="module")
 def quick(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, str, bytes]:
     """A quick run of everything but engines: the record, what was printed, the picture."""
     folder = tmp_path_factory.mktemp("quick")
     out, plot = folder / "bench.json", folder / "bench.png"
-    done = CliRunner().invoke(
-        protection.main,
-        [
-            *("--model", "tiny", "--preset", str(tiny), "--quick", "--threads", "1"),
-            *("--batch", "1", "--batch", "4"),
-            *("--out", str(out), "--plot", str(plot), "--skip", "memory", "--skip", "engines"),
-        ],
-        catch_exceptions=False,
+    printed = in_process(
+        *("--model", "tiny", "--preset", str(tiny), "--quick", "--batch", "1", "--batch", "4"),
+        *("--out", str(out), "--plot", str(plot), "--skip", "memory", "--skip", "engines"),
     )
-    assert done.exit_code == 0
-    return Record.model_validate_json(out.read_bytes()), done.stdout, plot.read_bytes()
+    return Record.model_validate_json(out.read_bytes()), printed, plot.read_bytes()
 
 
 def _key(timing: Timing) -> tuple[str, str, str | None, int]:
@@ -157,16 +173,11 @@ def test_a_bar_is_kept_on_its_side(measured: float, most: bool, least: bool) -> 
 
 def test_another_size_has_no_bars(tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
-    done = CliRunner().invoke(
-        protection.main,
-        [
-            *("--model", "tiny", "--preset", str(tiny), "--input-size", "96x96"),
-            *("--out", str(out), "--threads", "1", "--only", "floor", "--skip", "floor"),
-        ],
-        catch_exceptions=False,
+    in_process(
+        *("--model", "tiny", "--preset", str(tiny), "--input-size", "96x96"),
+        *("--out", str(out), "--only", "floor", "--skip", "floor"),
     )
     record = Record.model_validate_json(out.read_bytes())
-    assert done.exit_code == 0
     assert (record.bars, record.timings, record.cascade, record.floor) == ((), (), None, None)
     assert [note.what for note in record.left_out] == ["bars"]
 
@@ -184,16 +195,10 @@ def test_a_section_is_taken_alone(
     tiny: Path, tmp_path: Path, sections: list[str], has: set[str]
 ) -> None:
     out = tmp_path / "bench.json"
-    done = CliRunner().invoke(
-        protection.main,
-        [
-            *("--model", "tiny", "--preset", str(tiny), "--quick", "--batch", "1"),
-            *("--out", str(out), "--threads", "1"),
-            *[word for name in sections for word in ("--only", name)],
-        ],
-        catch_exceptions=False,
+    in_process(
+        *("--model", "tiny", "--preset", str(tiny), "--quick", "--batch", "1", "--out", str(out)),
+        *[word for name in sections for word in ("--only", name)],
     )
-    assert done.exit_code == 0
     record = Record.model_validate_json(out.read_bytes())
     measured = ("timings", "parts", "cascade", "floor", "memory", "scaling")
     assert {name for name in measured if getattr(record, name)} == has
@@ -228,21 +233,13 @@ def test_a_wrong_option_is_an_error_of_two_lines(
 @pytest.mark.skipif(available("tensorrt-rtx") is not None, reason="no tensorrt-rtx here")
 @pytest.mark.slow
 def test_the_command_measures_engines_of_a_network(tmp_path: Path) -> None:
-    preset, out = tmp_path / "preset.yaml", tmp_path / "bench.json"
+    preset = tmp_path / "preset.yaml"
     preset.write_text(PRESET, "utf-8")
-    done = subprocess.run(
-        [
-            *(sys.executable, str(COMMAND), "--model", "icnet", "--quick"),
-            *("--preset", str(preset), "--out", str(out), "--batch", "1", "--threads", "1"),
-            *("--only", "policies", "--only", "memory", "--only", "engines"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=ONE_THREAD,
+    record = by_itself(
+        tmp_path / "bench.json",
+        *("--model", "icnet", "--preset", str(preset), "--quick", "--batch", "1"),
+        *("--only", "policies", "--only", "memory", "--only", "engines"),
     )
-    assert done.returncode == 0, done.stderr
-    record = Record.model_validate_json(out.read_bytes())
     engines = {e.case: e for e in record.memory if e.flavour == "tensorrt-rtx"}
     assert set(engines) == {"bare", "detect", "gated"}
     bare, gated = engines["bare"], engines["gated"]
@@ -268,24 +265,12 @@ def test_a_record_refuses_what_it_does_not_know(quick: tuple[Record, str, bytes]
 
 @pytest.mark.slow
 def test_a_quick_run_of_a_demo_takes_less_than_a_minute(tmp_path: Path) -> None:
-    out = tmp_path / "bench.json"
     # Processor time: what others do on the machine does not count.
     before = psutil.Process().cpu_times()
-    done = subprocess.run(
-        [
-            *(sys.executable, str(COMMAND), "--model", "icnet", "--quick"),
-            *("--out", str(out), "--threads", "1"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=ONE_THREAD,
-    )
-    assert done.returncode == 0, done.stderr
+    record = by_itself(tmp_path / "bench.json", "--model", "icnet", "--quick")
     after = psutil.Process().cpu_times()
     used = after.children_user + after.children_system
     assert used - before.children_user - before.children_system < 60
-    record = Record.model_validate_json(out.read_bytes())
     for name in ("timings", "parts", "cascade", "floor", "scaling"):
         assert getattr(record, name), name
     assert bool(record.memory) == (available("tensorrt-rtx") is None)

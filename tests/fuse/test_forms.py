@@ -7,11 +7,7 @@ import pytest
 import torch
 
 from tests.fuse.graphs import BARE, IMAGES, check_equal, every_node, fused, mixed, run
-from tests.small import (
-    random_calibration,
-    reference,
-    tiny_defense,
-)
+from tests.small import random_calibration, reference, tiny_defense
 from zmask_export.fuse.emit import FuseOptions
 from zmask_export.fuse.plan import Axis, Lowering
 from zmask_export.spec import Policy

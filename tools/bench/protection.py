@@ -7,17 +7,7 @@ Measures, all in turns: the bare network and every policy, on a clean and on an 
 engines where a GPU runs them; where the time goes, part by part; the cascade stage as written against as
 deployed, and the floor that the machine sets it; the memory that engines need; how the cost grows over
 resolution, channels and taps. Prints tables and the bars that a release should keep. What cannot be
-measured here is named with its reason. ``--only`` takes some sections alone:
-
-    policies   bare and every policy in ONNX Runtime
-    pytorch    the same in PyTorch
-    compile    the same with the network under torch.compile
-    engines    the same as TensorRT engines, on a GPU
-    parts      where the time goes
-    literal    the cascade as Eq. 3 is written beside the deployed one
-    floor      what the machine sets the deployed cascade
-    memory     what engines need
-    scaling    growth over resolution, channels and taps
+measured here is named with its reason. ``--only`` takes some sections alone; ``--help`` lists them.
 
 An attacked frame is one whose threshold every score exceeds, a clean one is one whose threshold none does:
 that chooses the branch of the gate and changes nothing else.
@@ -44,24 +34,32 @@ from zmask_export.errors import ZMaskError
 QUICK_ROUNDS = 3
 BATCHES = (1, 4)
 SECTION = click.Choice(list(SECTIONS))
+EPILOG = "\b\nSections:\n" + "\n".join(f"  {name:10}{what}" for name, what in SECTIONS.items())
 
 _FILE = click.Path(path_type=Path)
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(context_settings={"show_default": True}, epilog=EPILOG)
 @network_options
 @click.option("--calibration", type=_FILE, help="Default: the shipped one, else a quick one.")
 @click.option("--out", type=_FILE, help="JSON file to write.")
 @click.option("--plot", "picture", type=_FILE, help="PNG file to draw.")
 @click.option("--quick", is_flag=True, help="A little of everything: is all in place?")
-@click.option("--rounds", default=15, type=click.IntRange(1))
-@click.option("--literal-rounds", default=3, type=click.IntRange(1))
+@click.option(
+    "--rounds", default=15, type=click.IntRange(1), help="Of every turn, after a warm-up."
+)
+@click.option(
+    "--literal-rounds",
+    default=3,
+    type=click.IntRange(1),
+    help="Of the literal cascade, which takes minutes at the paper's size.",
+)
 @click.option(
     "--batch",
     "batches",
     multiple=True,
     type=click.IntRange(1, 64),
-    help="Default: 1 and 4; quick: 1.",
+    help="Images a run; repeatable. Default: 1 and 4; quick: 1.",
 )
 @click.option("--threads", default=0, type=click.IntRange(0), help="0: one a core.")
 @click.option("--only", multiple=True, type=SECTION, help="Section to take alone.")

@@ -43,7 +43,7 @@ def compile_engines(
     Raises:
         BackendUnavailableError: the compiler cannot build here.
         CompileError: it refuses a graph.
-        ParityError: no form for engines has the heatmaps of the graph.
+        ParityError: a form for engines has other heatmaps or scores than the graph.
     """
     forms = {"bare": [graphs.bare]}
     frame = (graphs.images(1)[0].transpose(1, 2, 0) * 255).round().astype("uint8")
