@@ -30,6 +30,7 @@ ROOMS = (
     "calibrate",
     "export",
     "fuse",
+    "precision",
     "runtime",
     "evaluate",
     "verify",

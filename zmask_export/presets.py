@@ -23,6 +23,7 @@ class Shipped:
     weights: Path | None
     calibration: Path | None
     patch: Path | None
+    fit_patch: Path | None = None
 
     def settings_alone(self) -> Shipped:
         """Without the files, which belong to the preset's own weights."""
@@ -64,6 +65,7 @@ def find(model: str, name: str | None = None) -> Shipped:
         _beside(path, preset.weights),
         _beside(path, preset.calibration),
         _beside(path, preset.patch),
+        _beside(path, preset.fit_patch),
     )
 
 

@@ -38,6 +38,13 @@ Fill = Literal["black", "mean"]
 """What a covered pixel becomes: black, as in the paper, or the normalisation mean."""
 Task = Literal["segmentation", "detection"]
 """What a network predicts: a class for every pixel, or boxes."""
+Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8"]
+"""What a network computes in; Z-Mask itself always computes in float32. tf32 is a float32 graph whose
+engine may round the factors of a product to 10 bits."""
+Contract = Literal["fp32", "fp16", "bf16", "int8"]
+"""What tolerances are stated for."""
+KEPT = "/float32"
+"""End of the names of those products of a network of lower precision that stay float32."""
 DETECTION_OUTPUTS = ("boxes", "scores", "labels", "count")
 """Outputs of every detector: float32 (N, K, 4), float32 (N, K), int64 (N, K), int64 (N,)."""
 
@@ -166,6 +173,10 @@ class Tolerances(Spec):
         heatmap_rtol: bound on the heatmaps' difference over the reference's maximum.
         boxes_atol, scores_atol: for detectors, how far apart in pixels and in score two detections
             may be that are the same one; ``logits_outliers`` is then the share without a partner.
+        predictions: share of an image's pixels whose class may differ; None where the bound on the
+            outputs says all.
+        auc, quality: how far detection AUC and mIoU (or mAP@0.5) over a labelled data set may be from
+            the float32 network's; None for float32 itself.
     """
 
     logits_atol: Annotated[float, Field(ge=0)]
@@ -176,13 +187,17 @@ class Tolerances(Spec):
     heatmap_rtol: Annotated[float, Field(ge=0)]
     boxes_atol: Annotated[float, Field(ge=0)] | None = None
     scores_atol: Annotated[float, Field(ge=0)] | None = None
+    predictions: Annotated[float, Field(ge=0, le=1)] | None = None
+    auc: Annotated[float, Field(ge=0, le=1)] | None = None
+    quality: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 class Preset(Spec):
     """Settings shipped as data under ``calib/``: pooling, grid, sizes, tolerances.
 
     ``shallow`` and ``deep`` may be left out; the network's own Table 1 sets then apply.
-    ``files`` names the weights and calibration that belong to the preset, beside it.
+    ``weights`` and what follows name files beside the preset that belong to it: ``patch`` is the one to
+    evaluate with, ``fit_patch`` the one that the calibration was fitted on.
     """
 
     about: str
@@ -195,10 +210,11 @@ class Preset(Spec):
     registration: Registration
     fill: Fill
     corners: Reach = 0
-    tolerances: Annotated[dict[Literal["fp32"], Tolerances], Field(min_length=1)]
+    tolerances: Annotated[dict[Contract, Tolerances], Field(min_length=1)]
     weights: str | None = None
     calibration: str | None = None
     patch: str | None = None
+    fit_patch: str | None = None
 
     def defense(self, shallow: tuple[str, ...], deep: tuple[str, ...]) -> DefenseSpec:
         """The defense of this preset; ``shallow`` and ``deep`` apply where it names none."""
@@ -212,6 +228,20 @@ class Preset(Spec):
             fill=self.fill,
             corners=self.corners,
         )
+
+    def contract(self, precision: Precision) -> Tolerances:
+        """The tolerances of a precision; a graph of tf32 is one of fp32.
+
+        Raises:
+            UsageError: the preset states none.
+        """
+        name: Contract = "fp32" if precision == "tf32" else precision
+        if name not in self.tolerances:
+            raise UsageError(
+                f"The preset states no tolerances for {name}.",
+                fix=f"Add a block {name} to its tolerances; the shipped presets show the form.",
+            )
+        return self.tolerances[name]
 
 
 def load_preset(path: Path) -> Preset:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
 from tests.small import SIZE, as_float, exported, tiny_images
 from zmask_export.backends.onnx_runtime import OnnxRuntimeRunner, gpu_count
-from zmask_export.errors import BackendError, ShapeError
+from zmask_export.errors import BackendError, BackendUnavailableError, ShapeError
 
 IMAGES = as_float(tiny_images())
 
@@ -59,3 +61,12 @@ def test_garbage_is_refused(model: bytes) -> None:
     with pytest.raises(BackendError, match="cannot load the graph") as caught:
         OnnxRuntimeRunner(model)
     assert caught.value.exit_code == 6
+
+
+def test_without_onnx_a_graph_of_16_bits_is_refused_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(BackendUnavailableError, match="16 bits") as caught:
+        OnnxRuntimeRunner(b"", precision="bf16")
+    assert "pip install onnx" in caught.value.fix

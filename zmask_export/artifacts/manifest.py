@@ -14,6 +14,7 @@ from zmask_export.spec import (
     DetectorLimits,
     Fill,
     Policy,
+    Precision,
     Preprocess,
     Size,
     Spec,
@@ -50,7 +51,12 @@ class FileInfo(Spec):
 
 
 class EngineInfo(Spec):
-    """A compiled engine of the bundle."""
+    """A compiled engine of the bundle.
+
+    ``convolutions`` says how many of the graph compute in which precision, ``compiled`` how many of the
+    finished engine, as the compiler lists its layers; both are empty in bundles of before there were any
+    but fp32, whose engines have TF32 on.
+    """
 
     file: str
     flavour: str
@@ -59,6 +65,8 @@ class EngineInfo(Spec):
     activation_bytes: int | None
     weight_bytes: int | None
     tf32: bool
+    convolutions: dict[str, int] = Field(default_factory=dict)
+    compiled: dict[str, int] = Field(default_factory=dict)
     batch: tuple[int, int, int] | int
 
 
@@ -70,7 +78,7 @@ class Manifest(Spec):
     name: str
     model: str
     policy: Policy
-    precision: str
+    precision: Precision
     opset: int
     classes: tuple[str, ...]
     limits: DetectorLimits = DetectorLimits()

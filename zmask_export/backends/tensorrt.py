@@ -23,9 +23,11 @@ from types import ModuleType
 from typing import Literal
 
 from zmask_export.backends import compiler
+from zmask_export.backends.branches import weights_beside
 from zmask_export.backends.compiler import capabilities_of, short
 from zmask_export.backends.onnx_runtime import gpu_count
 from zmask_export.errors import BackendUnavailableError, CompileError, UsageError
+from zmask_export.spec import Precision
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
 
@@ -34,6 +36,10 @@ _INSTALL: dict[Flavour, str] = {
     "tensorrt": "pip install 'zmask-export[tensorrt]'",
     "tensorrt-rtx": "pip install tensorrt-rtx-cu13 (Linux x86-64)",
 }
+
+MOST_GROWTH, SLACK = 1.5, 4 << 20
+"""An engine's weights take at most so many times the bytes of its graph, and so many more: weights that a
+compiler widens behind its user's back take twice as many."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,11 @@ class CompiledEngine:
             was built on.
         activation_bytes: activation memory; None where the compiler does not say.
         weight_bytes: memory of the weights; None where it does not say.
-        tf32: whether TF32 arithmetic is allowed (the compiler's default).
+        tf32: whether TF32 arithmetic is allowed.
+        convolutions: precision to how many convolutions of the parsed network compute in it; those of
+            int8 read what was quantised.
+        compiled: the same of the finished engine, whose layers tensorrt-rtx lists; see
+            :func:`zmask_export.backends.compiler.compiled_convolutions`. Empty where a compiler lists none.
     """
 
     flavour: Flavour
@@ -67,6 +77,8 @@ class CompiledEngine:
     activation_bytes: int | None
     weight_bytes: int | None
     tf32: bool
+    convolutions: dict[str, int]
+    compiled: dict[str, int]
 
 
 def available(flavour: Flavour) -> str | None:
@@ -113,6 +125,7 @@ def compile_engine(
     *,
     batch: BatchRange | None,
     capabilities: tuple[str, ...] = (),
+    precision: Precision = "fp32",
 ) -> CompiledEngine:
     """Compile a fused graph.
 
@@ -124,11 +137,13 @@ def compile_engine(
         flavour: which compiler.
         batch: range of a dynamic batch; None for a graph with a fixed one.
         capabilities: for tensorrt-rtx, what to compile for; empty takes the compiler's default.
+        precision: that the graph was made for. TF32 arithmetic is allowed for tf32 alone.
 
     Raises:
         BackendUnavailableError: the flavour cannot build here.
         UsageError: an unknown compute capability.
-        CompileError: the parser or the compiler refuses the graph; names the node.
+        CompileError: the parser or the compiler refuses the graph, and names the node; or what it made
+            does not have the precision.
     """
     trt = require(flavour)
     if capabilities and flavour != "tensorrt-rtx":
@@ -148,9 +163,12 @@ def compile_engine(
         "flavour": flavour,
         "batch": list(asdict(batch).values()) if batch else None,
         "capabilities": capabilities,
+        "tf32": precision == "tf32",
     }
-    data, said = _in_own_process(onnx_model, request)
-    return CompiledEngine(
+    data, said = _in_own_process(
+        weights_beside(onnx_model) if precision == "int8" else onnx_model, request
+    )
+    engine = CompiledEngine(
         flavour=flavour,
         version=str(trt.__version__),
         data=data,
@@ -158,7 +176,58 @@ def compile_engine(
         activation_bytes=said["activation_bytes"],
         weight_bytes=said["weight_bytes"],
         tf32=said["tf32"],
+        convolutions=said["convolutions"],
+        compiled=said["compiled"],
     )
+    require_precision(
+        engine,
+        precision,
+        kept=said["kept"],
+        listed=said["listed"],
+        graph_bytes=len(onnx_model),
+    )
+    return engine
+
+
+def require_precision(
+    engine: CompiledEngine, precision: Precision, *, kept: int, listed: bool, graph_bytes: int
+) -> None:
+    """Refuse an engine that does not compute, or store its weights, as it was asked to.
+
+    Args:
+        engine: what the compiler made.
+        precision: that was asked for.
+        kept: how many convolutions may compute in float32 beside it.
+        listed: whether the compiler lists the finished layers. Among them there may be no convolution: a
+            small one becomes some other kernel.
+        graph_bytes: size of the graph.
+
+    Raises:
+        CompileError: with what is wrong.
+    """
+    wanted = "fp32" if precision == "tf32" else precision
+    fault = None
+    for counts, where in ((engine.convolutions, "graph"), (engine.compiled, "engine")):
+        total = sum(counts.values())
+        wrong = total - counts.get(wanted, 0)
+        if wanted != "fp32":
+            wrong -= min(kept, counts.get("fp32", 0))
+        if wrong > 0:
+            fault = f"computes {wrong} of the {where}'s {total} convolutions in another precision"
+            break
+    if fault is not None:
+        pass
+    elif engine.flavour == "tensorrt-rtx" and not listed:
+        fault = "the compiler does not say what its layers compute in"
+    elif engine.tf32 != (precision == "tf32"):
+        fault = "has TF32 on" if engine.tf32 else "cannot take TF32"
+    elif (engine.weight_bytes or 0) > MOST_GROWTH * graph_bytes + SLACK:
+        fault = f"has {engine.weight_bytes} bytes of weights, and the graph {graph_bytes} in all"
+    if fault is not None:
+        raise CompileError(
+            f"The {engine.flavour} engine was asked for in {precision} and {fault}.",
+            fix="Choose another --precision, or --target onnx, and report the command that you ran.",
+        )
 
 
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")

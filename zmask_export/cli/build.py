@@ -48,6 +48,14 @@ from zmask_export.cli.options import PATH, as_json, network_from, network_option
     "choice, 8.0, 8.6, 8.9 and 12.",
 )
 @click.option("--raw-taps", is_flag=True, help="Also output the tapped activations.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "tf32", "fp16", "bf16", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="What the network computes in; Z-Mask itself stays float32. tf32: float32 whose engine may round "
+    "factors to 10 bits. int8: ranges are taken from --images, which may stand beside --calibration.",
+)
 @on_bad_image
 @as_json
 def command(
@@ -62,6 +70,7 @@ def command(
     max_batch: int,
     capabilities: tuple[str, ...],
     raw_taps: bool,
+    precision: Any,
     on_bad_image: Any,
     as_json: bool,
     **network: Any,
@@ -73,6 +82,7 @@ def command(
       zmask-export build --model icnet
       zmask-export build --model icnet --policy detect --compute-capability 8.9
       zmask-export build --model icnet --weights mine.pth --images clean/ --patch patch.png
+      zmask-export build --model icnet --precision fp16 --out engines/icnet-fp16
       zmask-export build --model icnet --preset paper --random-weights
     """
     from zmask_export.cli.console import ConsoleReporter
@@ -93,6 +103,7 @@ def command(
         max_batch=max_batch,
         capabilities=capabilities,
         raw_taps=raw_taps,
+        precision=precision,
         on_bad=on_bad_image,
     )
     built = build(options, reporter=ConsoleReporter())
@@ -107,7 +118,9 @@ def command(
         }
         click.echo(json.dumps(record))
         return
-    click.echo(f"{built.out}: policy {policy}, verified on {len(comparisons)} comparisons")
+    click.echo(
+        f"{built.out}: policy {policy}, {precision}, verified on {len(comparisons)} comparisons"
+    )
     click.echo(
         f"  parity     mask IoU >= {min(c.mask_iou for c in comparisons):.5f}, score within "
         f"{max(c.score_error for c in comparisons):.1e}, outputs within "

@@ -29,10 +29,12 @@ from zmask_export.pipeline.network import (
     load_calibration,
     open_network,
 )
+from zmask_export.pipeline.precision import range_images, range_patch, require_possible
 from zmask_export.pipeline.probe import noise_patch, probe_images, source_of
 from zmask_export.pipeline.progress import Reporter, Silent
 from zmask_export.pipeline.targets import Target, flavours
-from zmask_export.spec import Policy
+from zmask_export.precision.lower import lower
+from zmask_export.spec import Policy, Precision
 from zmask_export.verify.parity import ParityReport, verify
 
 NOISE = "noise"
@@ -55,13 +57,14 @@ class BuildOptions:
         target: which engines to compile.
         calibration: a fitted calibration file; None takes the shipped one, or makes one of
             ``images``.
-        images: clean images to calibrate and fit on.
+        images: clean images to calibrate and fit on; with int8 and a calibration, for its ranges alone.
         patches: patches to fit on and to verify with.
         batch: fixed batch of the graph; None for a dynamic one.
         max_batch: largest batch that the engines of a dynamic graph take. With 1, two builds give the
             same bytes; a range of batches leaves marks of the compiler's threads.
         capabilities: compute capabilities of a tensorrt-rtx engine.
         raw_taps: also output the tapped activations.
+        precision: what the network computes in.
         on_bad: what to do with images that are no 8-bit RGB.
         fit: how to fit.
     """
@@ -78,6 +81,7 @@ class BuildOptions:
     max_batch: int = 1
     capabilities: tuple[str, ...] = ()
     raw_taps: bool = False
+    precision: Precision = "fp32"
     on_bad: OnBad = "error"
     fit: FitOptions = field(default_factory=FitOptions)
 
@@ -99,7 +103,8 @@ def build(options: BuildOptions, *, reporter: Reporter | None = None) -> Built:
     """
     reporter = reporter or Silent()
     require_place(options.out, force=options.force)
-    if options.calibration is not None and options.images is not None:
+    ranges_alone = options.calibration is not None and options.precision == "int8"
+    if options.calibration is not None and options.images is not None and not ranges_alone:
         raise UsageError(
             "With --calibration, the images of --images are not used.",
             fix="Give the finished calibration, or images to make a new one of.",
@@ -119,12 +124,21 @@ def build(options: BuildOptions, *, reporter: Reporter | None = None) -> Built:
     with reporter.bar("opening", 1) as advance:
         opened = open_network(options.network)
         advance(1)
+    require_possible(
+        options.precision, opened, chosen, options.images,
+        random_weights=options.network.random_weights, reporter=reporter,
+    )  # fmt: skip
     calibration, attack = obtain_calibration(opened, options, reporter)
     calibration.require_fitted()
 
     with reporter.bar("exporting", 2) as advance:
-        bare = export_bare(
-            opened.exportable(calibration.header.defense), opened.input_size, options.batch
+        under = range_patch(opened, options.patches)
+        bare = lower(
+            export_bare(
+                opened.exportable(calibration.header.defense), opened.input_size, options.batch
+            ),
+            options.precision,
+            range_images(opened, options.images, under, options.batch, options.on_bad),
         )
         advance(1, "fusing")
         settings = FuseOptions(options.policy, options.raw_taps)
@@ -140,11 +154,20 @@ def build(options: BuildOptions, *, reporter: Reporter | None = None) -> Built:
     if chosen:
         (_, _), (_, patched) = probe_images(source_of(None, opened.input_size, count=1), attack)
         engines, batch = compile_smallest(
-            engine_graphs(exported, calibration, settings, model, patched, options.batch or 1),
+            engine_graphs(
+                exported,
+                calibration,
+                settings,
+                model,
+                patched,
+                options.batch or 1,
+                options.precision,
+            ),
             chosen,
             batch=options.batch,
             largest=options.max_batch,
             capabilities=options.capabilities,
+            precision=options.precision,
             reporter=reporter,
         )
     manifest = write_bundle(
@@ -154,13 +177,15 @@ def build(options: BuildOptions, *, reporter: Reporter | None = None) -> Built:
         policy=options.policy,
         classes=opened.class_names,
         limits=options.network.limits,
-        tolerances=opened.preset.tolerances["fp32"],
+        tolerances=opened.preset.contract(options.precision),
         batch=options.batch,
         onnx_model=model,
         signature=_signature(fused),
         engines=engines,
         engine_batch=batch,
         parity=parity,
+        precision=options.precision,
+        opset=fused.model.graph.opset_imports[""],
     )
     return Built(options.out, manifest, parity)
 
@@ -237,9 +262,9 @@ def check(
     with reporter.bar("verifying", len(probes)) as advance:
         return verify(
             reference,
-            OnnxRuntimeRunner(model),
+            OnnxRuntimeRunner(model, precision=options.precision),
             probes,
-            opened.preset.tolerances["fp32"],
+            opened.preset.contract(options.precision),
             batches=(options.batch,) if options.batch else (1, 4),
             on_image=advance,
         )

@@ -22,7 +22,7 @@ from zmask_export.artifacts.manifest import (
 from zmask_export.backends.tensorrt import BatchRange, CompiledEngine
 from zmask_export.export.bare import OPSET
 from zmask_export.runtime.protected import ONNX_FILE
-from zmask_export.spec import DetectorLimits, Policy, Tolerances
+from zmask_export.spec import DetectorLimits, Policy, Precision, Tolerances
 from zmask_export.verify.parity import ParityReport
 
 CALIBRATION_FILE = "calibration.safetensors"
@@ -60,6 +60,8 @@ def write_bundle(
     engines: Sequence[CompiledEngine],
     engine_batch: BatchRange | None,
     parity: ParityReport,
+    precision: Precision = "fp32",
+    opset: int = OPSET,
 ) -> Manifest:
     """Write the folder whole, or not at all.
 
@@ -72,6 +74,7 @@ def write_bundle(
         engines: compiled engines.
         engine_batch: batches that the engines take; None for the graph's fixed one, or for 1.
         parity: the verified report.
+        precision, opset: of the graph.
 
     Raises:
         OutputError: it exists already, or cannot be written.
@@ -89,8 +92,8 @@ def write_bundle(
             name=out.name,
             model=header.model,
             policy=policy,
-            precision="fp32",
-            opset=OPSET,
+            precision=precision,
+            opset=opset,
             classes=classes,
             limits=limits,
             input_size=header.input_size,
@@ -127,6 +130,8 @@ def _engine_info(
         activation_bytes=engine.activation_bytes,
         weight_bytes=engine.weight_bytes,
         tf32=engine.tf32,
+        convolutions=engine.convolutions,
+        compiled=engine.compiled,
         batch=(
             (engine_batch.smallest, engine_batch.tuned, engine_batch.largest)
             if engine_batch

@@ -18,6 +18,7 @@ from zmask_export.fuse.batch import fix_batch
 from zmask_export.fuse.costs import GPU, SMALL_GPU
 from zmask_export.fuse.emit import FuseOptions, fuse
 from zmask_export.pipeline.progress import Reporter
+from zmask_export.spec import Precision
 
 _RTOL = 1e-5
 """Of heatmaps and scores. The soft mask may differ by more: a steep fusion block magnifies rounding."""
@@ -30,6 +31,7 @@ def engine_graphs(
     verified: bytes,
     frame: NDArray[np.uint8],
     batch: int = 1,
+    precision: Precision = "fp32",
 ) -> list[bytes]:
     """The protected graph in the forms that a GPU may like, each with the results of the verified one.
 
@@ -40,14 +42,15 @@ def engine_graphs(
         verified: the graph that was compared with the reference.
         frame: RGB (H, W, 3) to compare them on.
         batch: that the graph takes.
+        precision: of the graph.
 
     Raises:
         ParityError: a form gives other heatmaps or scores, which is a fault of the lowering.
     """
     threshold = np.asarray([calibration.require_fitted()[1]], np.float32)
     image = np.ascontiguousarray(frame.transpose(2, 0, 1), np.float32)[None] / np.float32(255)
-    image = np.repeat(image, batch, axis=0)
-    expected = OnnxRuntimeRunner(verified).run({"image": image, "threshold": threshold})
+    inputs = {"image": np.repeat(image, batch, axis=0), "threshold": threshold}
+    expected = OnnxRuntimeRunner(verified, precision=precision).run(inputs)
     graphs: list[bytes] = []
     for machine in (GPU, SMALL_GPU):
         settings = replace(options, machine=machine)
@@ -57,7 +60,7 @@ def engine_graphs(
         if model in graphs:
             continue
         if model != verified:
-            got = OnnxRuntimeRunner(model).run({"image": image, "threshold": threshold})
+            got = OnnxRuntimeRunner(model, precision=precision).run(inputs)
             for name in ("heatmap_shallow", "heatmap_deep", "score"):
                 _require_close(name, got[name], expected[name])
         graphs.append(model)
@@ -72,6 +75,7 @@ def compile_smallest(
     largest: int,
     capabilities: tuple[str, ...],
     reporter: Reporter,
+    precision: Precision = "fp32",
 ) -> tuple[list[CompiledEngine], BatchRange | None]:
     """Compile every form for every flavour; of each flavour keep the engine that needs the least memory.
 
@@ -84,6 +88,7 @@ def compile_smallest(
         largest: largest batch of a dynamic graph.
         capabilities: compute capabilities of a tensorrt-rtx engine.
         reporter: told of every engine.
+        precision: of the graphs.
 
     Returns:
         An engine of each flavour, and the batches they take where those are a range.
@@ -98,7 +103,11 @@ def compile_smallest(
             chosen = capabilities if flavour == "tensorrt-rtx" else ()
             forms = []
             for number, source in enumerate(sources, 1):
-                forms.append(compile_engine(source, flavour, batch=profile, capabilities=chosen))
+                forms.append(
+                    compile_engine(
+                        source, flavour, batch=profile, capabilities=chosen, precision=precision
+                    )
+                )
                 advance(index * len(sources) + number, flavour)
             engines.append(min(forms, key=lambda engine: engine.activation_bytes or 0))
     return engines, profile

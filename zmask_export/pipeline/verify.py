@@ -6,15 +6,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zmask_export.artifacts import calibration as calibrations
+from zmask_export.artifacts.calibration import Calibration
 from zmask_export.attack import patch as patches
 from zmask_export.data.images import OnBad
 from zmask_export.defense.zmask import ZMask
 from zmask_export.errors import CalibrationError
 from zmask_export.pipeline.bundle import CALIBRATION_FILE
-from zmask_export.pipeline.network import NetworkOptions, load_calibration, open_network
+from zmask_export.pipeline.network import (
+    NetworkOptions,
+    OpenNetwork,
+    load_calibration,
+    open_network,
+)
 from zmask_export.pipeline.probe import noise_patch, probe_images, source_of
 from zmask_export.pipeline.progress import Reporter, Silent
-from zmask_export.runtime.protected import load
+from zmask_export.runtime.protected import Protected, load
 from zmask_export.verify.parity import ParityReport, verify
 
 
@@ -37,6 +43,32 @@ class VerifyOptions:
     on_bad: OnBad = "error"
 
 
+@dataclass(frozen=True)
+class OpenBundle:
+    """A bundle with the network that it was built from, and its calibration."""
+
+    engine: Protected
+    opened: OpenNetwork
+    calibration: Calibration
+
+
+def open_bundle(bundle: Path, network: NetworkOptions) -> OpenBundle:
+    """Open a bundle, and the network, which must be the bundle's.
+
+    Raises:
+        BundleError: it was changed.
+        CalibrationError: the weights given are not those of the bundle.
+    """
+    engine = load(bundle)
+    opened = open_network(replace(network, limits=engine.manifest.limits))
+    calibration = load_calibration(bundle / CALIBRATION_FILE, opened)
+    if calibrations.load(bundle / CALIBRATION_FILE).sha256() != engine.manifest.calibration_sha256:
+        raise CalibrationError(
+            f"The calibration in {bundle} is not the one of its manifest.", fix="Build it again."
+        )
+    return OpenBundle(engine, opened, calibration)
+
+
 def verify_bundle(
     bundle: Path, options: VerifyOptions, *, reporter: Reporter | None = None
 ) -> ParityReport:
@@ -47,14 +79,9 @@ def verify_bundle(
         CalibrationError: the weights given are not those of the bundle.
     """
     reporter = reporter or Silent()
-    engine = load(bundle)
+    bundled = open_bundle(bundle, options.network)
+    engine, opened, calibration = bundled.engine, bundled.opened, bundled.calibration
     manifest = engine.manifest
-    opened = open_network(replace(options.network, limits=manifest.limits))
-    calibration = load_calibration(bundle / CALIBRATION_FILE, opened)
-    if calibrations.load(bundle / CALIBRATION_FILE).sha256() != manifest.calibration_sha256:
-        raise CalibrationError(
-            f"The calibration in {bundle} is not the one of its manifest.", fix="Build it again."
-        )
     path = options.patch or opened.shipped.patch
     patch = patches.load(path) if path is not None else noise_patch(opened.input_size)
     source = source_of(

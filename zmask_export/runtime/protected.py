@@ -156,5 +156,7 @@ def load(bundle: str | Path, *, threads: int = 0) -> Protected:
     manifest = read_manifest(folder)
     if ONNX_FILE not in manifest.files:
         raise BundleError(f"The bundle {folder} has no {ONNX_FILE}.", fix="Build it again.")
-    runner = OnnxRuntimeRunner((folder / ONNX_FILE).read_bytes(), threads=threads)
+    runner = OnnxRuntimeRunner(
+        (folder / ONNX_FILE).read_bytes(), threads=threads, precision=manifest.precision
+    )
     return Protected(manifest, runner)

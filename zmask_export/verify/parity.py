@@ -35,6 +35,7 @@ class Comparison(Spec):
         output_error: largest |a - b| over the network's outputs; for a detector, over the corners of
             the boxes that have a partner, in pixels.
         outliers: share of the outputs that exceed the tolerance, or of the detections without a partner.
+        predictions: share of the pixels whose class differs; 0 for a detector.
         heatmap_error: largest difference of a heatmap over the reference's maximum.
         problems: what breaks the contract; empty where it holds.
     """
@@ -50,6 +51,7 @@ class Comparison(Spec):
     mask_iou: float
     output_error: float
     outliers: float
+    predictions: float = 0.0
     heatmap_error: float
     problems: tuple[str, ...]
 
@@ -179,6 +181,7 @@ def compare(
     iou = mask_iou(actual["mask"] < 0.5, expected["mask"] < 0.5)
     heat = max(_relative(actual[key], value) for key, value in expected.items() if "heatmap" in key)
     worst, outliers = _output_error(expected, actual, limits)
+    predictions = class_difference(expected, actual)
     problems = []
     if not np.isfinite(d) or score_error > limits.score_rtol:
         problems.append(f"score {d:.6g} against {d_ref:.6g}")
@@ -192,6 +195,8 @@ def compare(
             problems.append(f"mask IoU {iou:.5f}")
         if outliers > limits.logits_outliers:
             problems.append(f"{outliers:.2%} of the outputs off, by up to {worst:.2g}")
+        if limits.predictions is not None and predictions > limits.predictions:
+            problems.append(f"{predictions:.2%} of the pixels of another class")
     return Comparison(
         image=name,
         batch=batch,
@@ -204,9 +209,17 @@ def compare(
         mask_iou=iou,
         output_error=worst,
         outliers=outliers,
+        predictions=predictions,
         heatmap_error=heat,
         problems=tuple(problems),
     )
+
+
+def class_difference(expected: Arrays, actual: Arrays) -> float:
+    """Share of the pixels whose class differs; 0 where pixels have none."""
+    if "logits" not in expected:
+        return 0.0
+    return float((expected["logits"].argmax(1) != actual["logits"].argmax(1)).mean())
 
 
 _DEFENSE_OUTPUTS = ("mask", "score", "flag", "soft_mask")
