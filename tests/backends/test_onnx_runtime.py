@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.small import SIZE, as_float, exported, tiny_images
-from zmask_export.backends.onnx_runtime import OnnxRuntimeRunner, gpu_count
+from zmask_export.backends.gpu import gpu_count
+from zmask_export.backends.onnx_runtime import OnnxRuntimeRunner
 from zmask_export.errors import BackendError, BackendUnavailableError, ShapeError
 
 IMAGES = as_float(tiny_images())

@@ -14,7 +14,7 @@ from overhead.bars import bars_of
 from overhead.record import Bar, Record, Timing
 
 from tests.conftest import ONE_THREAD, PRESET
-from zmask_export.backends.onnx_runtime import gpu_count
+from zmask_export.backends.gpu import gpu_count
 from zmask_export.backends.tensorrt import available
 
 COMMAND = Path(protection.__file__)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Inputs, assert_refused, contents, link_tree, zmask
-from zmask_export.runtime import protected
+from zmask_export.runtime import choice
 
 Spoil = Callable[[Path], None]
 
@@ -98,7 +98,7 @@ def test_run_refuses(
     copy = link_tree(detect_bundle, tmp_path / "copy")
     spoil(copy)
     parsed: list[bytes] = []
-    monkeypatch.setattr(protected, "OnnxRuntimeRunner", lambda model, **_: parsed.append(model))
+    monkeypatch.setattr(choice, "OnnxRuntimeRunner", lambda model, **_: parsed.append(model))
     assert_refused(zmask("run", copy, inputs.image, "--out", out), 4, word)
     assert parsed == []
     assert contents(out.parent) == []

@@ -16,7 +16,7 @@ from tests.conftest import ONE_THREAD, SIZE, link_tree
 from zmask_export.data.images import to_float
 from zmask_export.data.scene import draw_scene
 from zmask_export.errors import BundleError, ImageError, ShapeError, UsageError
-from zmask_export.runtime import protected
+from zmask_export.runtime import choice
 from zmask_export.runtime.protected import Protected, Result
 
 GRID = (30, 40)
@@ -114,7 +114,7 @@ def _with(value: float) -> NDArray[np.float32]:
         np.zeros((1, 3, *SIZE), np.float64),
         np.zeros((1, 3, *SIZE), np.uint8),
         np.zeros((*SIZE, 3), np.float32),
-        np.zeros((3, *SIZE), np.float32),
+        np.zeros((4, *SIZE), np.float32),
         np.zeros((1, 3, SIZE[0], SIZE[1] - 1), np.float32),
         np.zeros((1, 4, *SIZE), np.float32),
         np.zeros((0, 3, *SIZE), np.float32),
@@ -149,7 +149,7 @@ def test_a_changed_byte_is_found_before_the_graph_is_parsed(
     (copy / "protected.onnx").unlink()
     (copy / "protected.onnx").write_bytes(data)
     parsed: list[bytes] = []
-    monkeypatch.setattr(protected, "OnnxRuntimeRunner", lambda model, **_: parsed.append(model))
+    monkeypatch.setattr(choice, "OnnxRuntimeRunner", lambda model, **_: parsed.append(model))
     with pytest.raises(BundleError, match=r"has a changed file protected\.onnx"):
         zmask_export.load(copy)
     assert parsed == []

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import ctypes
-import functools
-from collections.abc import Mapping
-from typing import Any
+import contextlib
+import io
+from typing import Any, Literal
 
-import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
-from zmask_export.backends.runner import Arrays
+from zmask_export.backends.gpu import gpu_count
+from zmask_export.backends.runner import Arrays, DeviceArray, Inputs, closed, require_input
 from zmask_export.errors import BackendError, BackendUnavailableError, ShapeError
 from zmask_export.spec import Precision
 
+Device = Literal["auto", "cpu", "cuda"]
+
 _ONLY_FATAL = 4
-
-
-@functools.cache
-def gpu_count() -> int:
-    """Number of NVIDIA GPUs that the driver shows; 0 without a driver."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
+_CUDA = "CUDAExecutionProvider"
+_CUDA_FIX = "Install its libraries (pip install 'zmask-export[cuda]'), or take the CPU."
 
 
 class OnnxRuntimeRunner:
-    """Runs an ONNX graph on a GPU where there is one, else on the CPU.
+    """Runs an ONNX graph on a GPU where there is one, else on the CPU. Threads share one session.
 
     On a CPU, a graph of fp16 or bf16 is run in a form of float32 that rounds to it, see
     :mod:`zmask_export.backends.rounding`; of bf16 on a GPU too, as not every operator is there in it. int8
@@ -41,28 +30,33 @@ class OnnxRuntimeRunner:
     Args:
         model: the graph's bytes.
         threads: CPU threads; 0 lets ONNX Runtime choose.
+        device: where to run; ``auto`` takes the GPU where there is one.
         precision: of the graph.
 
     Raises:
         BackendError: ONNX Runtime refuses the graph.
-        BackendUnavailableError: the graph must be rounded, and the package onnx is not installed.
+        BackendUnavailableError: ``cuda`` was asked for and cannot be had; or the graph must be rounded, and
+            the package onnx is not installed.
     """
 
-    def __init__(self, model: bytes, *, threads: int = 0, precision: Precision = "fp32") -> None:
+    def __init__(
+        self,
+        model: bytes,
+        *,
+        threads: int = 0,
+        device: Device = "auto",
+        precision: Precision = "fp32",
+    ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = _ONLY_FATAL
         options.intra_op_num_threads = threads
         # Its int8 kernels saturate on processors without VNNI; engines do not.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-        # Asking for CUDA where no GPU is prints loader errors: look before asking.
-        cuda = gpu_count() > 0 and "CUDAExecutionProvider" in ort.get_available_providers()
-        # The parity contract is for float32: ONNX Runtime would take TF32 on a GPU.
-        on_gpu = [("CUDAExecutionProvider", {"use_tf32": 0})] if cuda else []
-        providers = [*on_gpu, "CPUExecutionProvider"]
+        providers = _providers(device)
         try:
-            if precision == "bf16" or (precision == "fp16" and not cuda):
+            if precision == "bf16" or (precision == "fp16" and len(providers) == 1):
                 model = _rounded(model)
-            self._session = ort.InferenceSession(model, options, providers=providers)
+            session = ort.InferenceSession(model, options, providers=providers)
         except BackendUnavailableError:
             raise
         except Exception as exc:  # ONNX Runtime's errors share no base class but this
@@ -70,33 +64,78 @@ class OnnxRuntimeRunner:
                 f"ONNX Runtime cannot load the graph ({_short(exc)}).",
                 fix="Build it again with this version of zmask-export and ONNX Runtime.",
             ) from exc
-        used = self._session.get_providers()[0]
-        self.name = f"onnxruntime-{used.removesuffix('ExecutionProvider').lower()}"
-        self._shapes = {i.name: list(i.shape) for i in self._session.get_inputs()}
-        self._outputs = [o.name for o in self._session.get_outputs()]
-
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-        for name, shape in self._shapes.items():
-            if name not in inputs or inputs[name].dtype != np.float32:
-                have = f"is {inputs[name].dtype}" if name in inputs else "is missing"
-                raise ShapeError(f"The input {name} {have}.", fix="Give it as a float32 array.")
-            given = inputs[name].shape
-            fits = len(given) == len(shape) and all(
-                not isinstance(want, int) or want == have
-                for want, have in zip(shape, given, strict=True)
+        # It would print, and go on more slowly, where a GPU fails.
+        session.disable_fallback()
+        used = session.get_providers()[0]
+        if device == "cuda" and used != _CUDA:
+            raise BackendUnavailableError(
+                "ONNX Runtime could not load its CUDA provider.", fix=_CUDA_FIX
             )
-            if not fits:
+        self._session: ort.InferenceSession | None = session
+        self._kind = "cuda" if used == _CUDA else "cpu"
+        self.name = f"onnxruntime-{used.removesuffix('ExecutionProvider').lower()}"
+        self._shapes = {i.name: list(i.shape) for i in session.get_inputs()}
+        self._outputs = [o.name for o in session.get_outputs()]
+
+    def run(self, inputs: Inputs) -> Arrays:
+        session = self._session  # held here, so that a close in another thread cannot take it away
+        if session is None:
+            raise closed()
+        given = {name: require_input(inputs, name, shape) for name, shape in self._shapes.items()}
+        bound = [value for value in given.values() if isinstance(value, DeviceArray)]
+        for value in bound:
+            if (value.kind, value.number) != (self._kind, 0):
                 raise ShapeError(
-                    f"The input {name} has shape {given}; the graph takes {tuple(shape)}.",
-                    fix="Resize the image, or build with another --input-size or --batch.",
+                    f"The image lies in memory of {value.kind} {value.number}, where "
+                    f"{self.name} cannot read it.",
+                    fix="Copy it to main memory, or load the bundle with a backend for that GPU.",
                 )
         try:
-            values = self._session.run(self._outputs, dict(inputs))
+            values = self._run_bound(session, given) if bound else session.run(self._outputs, given)
         except Exception as exc:  # ONNX Runtime's errors share no base class but this
             raise BackendError(
                 f"ONNX Runtime failed ({_short(exc)}).", fix="Give a smaller batch or more memory."
             ) from exc
         return dict(zip(self._outputs, values, strict=True))
+
+    def _run_bound(self, session: ort.InferenceSession, inputs: Inputs) -> Any:
+        """Outputs of a run whose inputs are read where they lie."""
+        binding = session.io_binding()
+        for name, value in inputs.items():
+            if isinstance(value, DeviceArray):
+                binding.bind_input(
+                    name, value.kind, value.number, "float32", value.shape, value.pointer
+                )
+            else:
+                binding.bind_cpu_input(name, value)
+        for name in self._outputs:
+            binding.bind_output(name)  # in main memory
+        session.run_with_iobinding(binding)
+        return binding.copy_outputs_to_cpu()
+
+    def close(self) -> None:
+        self._session = None
+
+
+def _providers(device: Device) -> list[Any]:
+    """Execution providers in order.
+
+    Raises:
+        BackendUnavailableError: ``cuda`` where it cannot be.
+    """
+    built_in = _CUDA in ort.get_available_providers()
+    # Asking for CUDA where no GPU is prints loader errors: look before asking.
+    cuda = device != "cpu" and built_in and gpu_count() > 0
+    if device == "cuda" and not cuda:
+        what = "This machine shows no NVIDIA GPU." if built_in else "This ONNX Runtime has no CUDA."
+        raise BackendUnavailableError(what, fix="Load the bundle with backend onnxruntime-cpu.")
+    if not cuda:
+        return ["CPUExecutionProvider"]
+    # Without torch nobody else has loaded the libraries that pip packages bring; it prints what it lacks.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(AttributeError):
+        ort.preload_dlls()
+    # The parity contract is for float32: ONNX Runtime would take TF32 on a GPU.
+    return [(_CUDA, {"use_tf32": 0}), "CPUExecutionProvider"]
 
 
 def _rounded(model: bytes) -> bytes:

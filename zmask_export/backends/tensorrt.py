@@ -25,17 +25,18 @@ from typing import Literal
 from zmask_export.backends import compiler
 from zmask_export.backends.branches import weights_beside
 from zmask_export.backends.compiler import capabilities_of, short
-from zmask_export.backends.onnx_runtime import gpu_count
+from zmask_export.backends.gpu import gpu_count
 from zmask_export.errors import BackendUnavailableError, CompileError, UsageError
 from zmask_export.spec import Precision
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
 
 _MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-_INSTALL: dict[Flavour, str] = {
+INSTALL: dict[Flavour, str] = {
     "tensorrt": "pip install 'zmask-export[tensorrt]'",
-    "tensorrt-rtx": "pip install tensorrt-rtx-cu13 (Linux x86-64)",
+    "tensorrt-rtx": "pip install 'zmask-export[rtx]' on Linux x86-64",
 }
+"""How each flavour gets onto a machine."""
 
 MOST_GROWTH, SLACK = 1.5, 4 << 20
 """An engine's weights take at most so many times the bytes of its graph, and so many more: weights that a
@@ -104,7 +105,7 @@ def require(flavour: Flavour) -> ModuleType:
         fix = (
             "Build on a machine with a GPU, or choose --target tensorrt-rtx, which needs none."
             if installed
-            else f"Install it ({_INSTALL[flavour]}), or choose another --target."
+            else f"Install it ({INSTALL[flavour]}), or choose another --target."
         )
         raise BackendUnavailableError(reason, fix=fix)
     return importlib.import_module(_MODULES[flavour])

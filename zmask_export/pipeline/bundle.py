@@ -21,7 +21,7 @@ from zmask_export.artifacts.manifest import (
 )
 from zmask_export.backends.tensorrt import BatchRange, CompiledEngine
 from zmask_export.export.bare import OPSET
-from zmask_export.runtime.protected import ONNX_FILE
+from zmask_export.runtime.choice import ONNX_FILE
 from zmask_export.spec import DetectorLimits, Policy, Precision, Tolerances
 from zmask_export.verify.parity import ParityReport
 

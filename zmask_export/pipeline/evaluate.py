@@ -50,7 +50,7 @@ def evaluate_bundle(
     reporter = reporter or Silent()
     if html is not None:
         require_writable(html)
-    engine = load(bundle)
+    engine = load(bundle, backend="onnxruntime")
     if engine.manifest.policy is Policy.DETECT:
         raise UsageError(
             "A bundle of policy detect never masks.", fix="Build with --policy gated or mask."

@@ -32,7 +32,8 @@ from zmask_export.pipeline.network import (
     open_network,
 )
 from zmask_export.pipeline.progress import Reporter
-from zmask_export.runtime.protected import ONNX_FILE, load
+from zmask_export.runtime.choice import ONNX_FILE
+from zmask_export.runtime.protected import load
 from zmask_export.spec import Policy, Size, Task
 
 
@@ -130,7 +131,7 @@ def _open_model(study: NetworkStudy) -> OpenNetwork:
 def _bundle(study: NetworkStudy, opened: OpenNetwork | None) -> StudyNetwork:
     if study.bundle is None:
         raise UsageError("The study names no bundle.", fix="Name one, or pass --reference.")
-    engine = load(study.bundle)
+    engine = load(study.bundle, backend="onnxruntime")  # what the builds were verified with
     manifest = engine.manifest
     if manifest.policy is Policy.DETECT:
         raise UsageError(

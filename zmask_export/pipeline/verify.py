@@ -59,7 +59,7 @@ def open_bundle(bundle: Path, network: NetworkOptions) -> OpenBundle:
         BundleError: it was changed.
         CalibrationError: the weights given are not those of the bundle.
     """
-    engine = load(bundle)
+    engine = load(bundle, backend="onnxruntime")
     opened = open_network(replace(network, limits=engine.manifest.limits))
     calibration = load_calibration(bundle / CALIBRATION_FILE, opened)
     if calibrations.load(bundle / CALIBRATION_FILE).sha256() != engine.manifest.calibration_sha256:

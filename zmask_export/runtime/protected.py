@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zmask_export.artifacts.manifest import Manifest, read_manifest
-from zmask_export.backends.onnx_runtime import OnnxRuntimeRunner
-from zmask_export.backends.runner import Arrays, Runner
-from zmask_export.data import images
-from zmask_export.errors import BundleError, ShapeError, UsageError
+from zmask_export.backends.runner import Arrays, DeviceArray, closed
+from zmask_export.errors import ShapeError, UsageError
+from zmask_export.runtime.choice import Backend, Choice, open_runner
 from zmask_export.runtime.detections import Detections
+from zmask_export.runtime.inputs import Prepared, prepare
 
-ONNX_FILE = "protected.onnx"
 NEVER = 1e30
 """A threshold that no score reaches: an engine that covers on a flag then behaves as the bare network."""
 
@@ -50,60 +51,81 @@ class Result:
 
 
 class Protected:
-    """A loaded bundle. Call it with an image, or with a batch.
+    """A loaded bundle. Call it with an image or with several; threads may share it.
+
+    It is a context manager: its end, or :meth:`close`, gives the memory back.
 
     Args:
         manifest: the checked manifest.
-        runner: what runs the graph.
+        choice: what runs the graph.
+
+    Attributes:
+        manifest: inputs, outputs, classes, calibrated threshold, versions.
+        runner: what runs the graph; ``runner.name`` says what that is.
+        passed_over: what ``backend="auto"`` would have preferred, and the reason against it.
     """
 
-    def __init__(self, manifest: Manifest, runner: Runner) -> None:
+    def __init__(self, manifest: Manifest, choice: Choice) -> None:
         self.manifest = manifest
-        self.runner = runner
+        self.runner = choice.runner
+        self.passed_over = choice.passed_over
+        self._limit = choice.limit
+        self._closed = False
 
     @overload
-    def __call__(self, image: NDArray[np.uint8], *, threshold: float | None = None) -> Result: ...
+    def __call__(self, image: Sequence[Any], *, threshold: float | None = None) -> list[Result]: ...
 
     @overload
-    def __call__(
-        self, image: NDArray[np.float32], *, threshold: float | None = None
-    ) -> list[Result]: ...
+    def __call__(self, image: Any, *, threshold: float | None = None) -> Any: ...
 
-    def __call__(
-        self, image: NDArray[Any], *, threshold: float | None = None
-    ) -> Result | list[Result]:
-        """Run one image or a batch.
+    def __call__(self, image: Any, *, threshold: float | None = None) -> Result | list[Result]:
+        """Run one image or several.
 
         Args:
-            image: uint8 (H, W, 3) RGB of any size (resized by the stated rule), which gives one
-                result; or float32 (N, 3, H, W) in [0, 1] of the engine's size, which gives a list.
+            image: RGB, in one of these forms. One image, which gives one result: uint8 (H, W, 3) of any
+                size (resized by the stated rule), or float32 (3, H, W) in [0, 1] of the engine's
+                size. Several, which give a list: uint8 (N, H, W, 3), a list of uint8 (H, W, 3) of
+                any sizes, or float32 (N, 3, H, W). NumPy arrays, or whatever has ``__dlpack__``;
+                float32 that is contiguous on the engine's GPU is read where it lies.
             threshold: lambda0; the calibrated one where None.
 
         Raises:
-            ShapeError: another shape or dtype, a value that is not finite or outside [0, 1].
-            UsageError: a threshold that is no number from 0 on.
+            ShapeError: another shape, dtype or device, a value that is not finite or outside [0, 1]
+                (on a GPU only what makes the score not finite is noticed).
+            UsageError: a threshold that is no number from 0 on, or the engine is closed.
             ImageError: an aspect ratio too far from the engine's.
             BackendError: the runner failed.
         """
-        if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
-            resized = images.resize(image, self.manifest.input_size)
-            return self.run(images.to_float([resized]), threshold=threshold)[0]
-        return self.run(image, threshold=threshold)
+        prepared = self._prepare(image)
+        results = self._run(prepared, threshold)
+        return results[0] if prepared.single else results
 
-    def run(self, batch: NDArray[Any], *, threshold: float | None = None) -> list[Result]:
-        """Run a float batch; see :meth:`__call__`."""
-        h, w = self.manifest.input_size
-        if batch.ndim != 4 or batch.shape[1:] != (3, h, w) or batch.dtype != np.float32:
-            raise ShapeError(
-                f"The engine takes float32 (N, 3, {h}, {w}), got {batch.dtype} {batch.shape}.",
-                fix="Give an RGB image as uint8 (H, W, 3), or a batch of that shape in [0, 1].",
-            )
-        # Written so that NaN fails the comparison.
-        if not batch.size or not (batch.min() >= 0 and batch.max() <= 1):
-            raise ShapeError(
-                "The image holds NaN, infinity or values outside [0, 1], or is empty.",
-                fix="Scale 8-bit images by 1/255 and check the camera's conversion.",
-            )
+    def run(self, images: Any, *, threshold: float | None = None) -> list[Result]:
+        """As a call, but always a list: of one result where one image was given."""
+        return self._run(self._prepare(images), threshold)
+
+    def close(self) -> None:
+        """Give the memory back. What other threads run at the moment ends well; later use is an error."""
+        self._closed = True
+        self.runner.close()
+
+    def __enter__(self) -> Protected:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _prepare(self, image: Any) -> Prepared:
+        if self._closed:
+            raise closed()
+        return prepare(image, self.manifest.input_size)
+
+    def _run(self, prepared: Prepared, threshold: float | None) -> list[Result]:
         limit = self.manifest.threshold if threshold is None else threshold
         if not limit >= 0:
             raise UsageError(
@@ -111,19 +133,16 @@ class Protected:
             )
         threshold_input = np.array([limit], dtype=np.float32)
         results: list[Result] = []
-        for group in self._groups(batch):
-            outputs = self.runner.run({"image": group, "threshold": threshold_input})
-            results += [self._result(outputs, row, limit) for row in range(len(group))]
-        return results[: len(batch)]
-
-    def _groups(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """The batch as the graph takes it: whole, or cut to its fixed batch, the last one filled up."""
-        fixed = self.manifest.batch
-        if fixed is None:
-            return [batch]
-        short = -len(batch) % fixed
-        filled = np.concatenate([batch, np.repeat(batch[-1:], short, axis=0)]) if short else batch
-        return np.split(filled, len(filled) // fixed)
+        for part, count in self._limit.cut(prepared.batch):
+            outputs = self.runner.run({"image": part, "threshold": threshold_input})
+            # A score that is no number would silently flag nothing.
+            if isinstance(part, DeviceArray) and not np.isfinite(outputs["score"]).all():
+                raise ShapeError(
+                    "The image on the GPU gives a score that is no number.",
+                    fix="Look for NaN and infinity in it; values lie in [0, 1].",
+                )
+            results += [self._result(outputs, row, limit) for row in range(count)]
+        return results
 
     def _result(self, outputs: Arrays, row: int, threshold: float) -> Result:
         own = {name: value[row] for name, value in outputs.items()}
@@ -141,22 +160,23 @@ class Protected:
         )
 
 
-def load(bundle: str | Path, *, threads: int = 0) -> Protected:
+def load(bundle: str | Path, *, backend: Backend = "auto", threads: int = 0) -> Protected:
     """Open a bundle, after checking every file of it against its manifest.
 
     Args:
         bundle: the folder that ``zmask-export build`` wrote.
+        backend: what runs it. ``auto`` takes the bundle's TensorRT or TensorRT-RTX engine where this
+            machine's GPU and packages can run it, else ONNX Runtime, there on CUDA where it can.
+            ``onnxruntime`` is that without the engines, ``onnxruntime-cpu`` and ``onnxruntime-cuda`` say
+            where; ``tensorrt`` and ``tensorrt-rtx`` take that engine or nothing.
         threads: CPU threads of ONNX Runtime; 0 lets it choose.
 
     Raises:
         BundleError: no bundle, or one that was changed.
+        UsageError: an unknown backend or a number of threads below 0.
+        BackendUnavailableError: the backend that was asked for cannot run here.
         BackendError: the runner refuses the graph.
     """
     folder = Path(bundle)
     manifest = read_manifest(folder)
-    if ONNX_FILE not in manifest.files:
-        raise BundleError(f"The bundle {folder} has no {ONNX_FILE}.", fix="Build it again.")
-    runner = OnnxRuntimeRunner(
-        (folder / ONNX_FILE).read_bytes(), threads=threads, precision=manifest.precision
-    )
-    return Protected(manifest, runner)
+    return Protected(manifest, open_runner(folder, manifest, backend, threads=threads))

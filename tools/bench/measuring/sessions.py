@@ -8,7 +8,7 @@ from typing import Any, Literal
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from zmask_export.backends.onnx_runtime import gpu_count
+from zmask_export.backends.gpu import gpu_count
 
 Device = Literal["cpu", "cuda"]
 

@@ -11,7 +11,7 @@ from overhead.cases import FRAMES, Case, Cases, feed
 from overhead.graphs import Graphs
 from overhead.record import EngineMemory
 from zmask_export.backends import tensorrt
-from zmask_export.backends.onnx_runtime import gpu_count
+from zmask_export.backends.gpu import gpu_count
 from zmask_export.backends.tensorrt import CompiledEngine, Flavour
 from zmask_export.errors import BackendError
 from zmask_export.fuse.batch import fix_batch
