@@ -102,7 +102,7 @@ class BackendError(ZMaskError):
 
 
 class BackendUnavailableError(BackendError):
-    """A compiler or a runner is not on this machine."""
+    """A compiler or a runner, or what one of them needs, is not on this machine."""
 
 
 class CompileError(BackendError):

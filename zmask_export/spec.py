@@ -9,7 +9,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from zmask_export.errors import InputError, UsageError
@@ -261,6 +260,8 @@ def load_yaml(path: Path, kind: type[AnySpec], what: str) -> AnySpec:
         UsageError: no such file.
         InputError: not YAML, or a field is missing, unknown or out of range (named).
     """
+    import yaml  # here, because running a bundle needs none
+
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as exc:

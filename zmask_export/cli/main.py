@@ -14,6 +14,7 @@ import click
 from zmask_export import __version__
 from zmask_export.artifacts.files import output_error
 from zmask_export.cli import interrupts
+from zmask_export.cli.missing import not_installed
 from zmask_export.errors import BackendError, UsageError, ZMaskError
 
 _VERBS = {
@@ -90,6 +91,8 @@ def _ours(exc: Exception) -> ZMaskError | None:
         return exc
     if isinstance(exc, click.ClickException):
         return _usage(exc)
+    if isinstance(exc, ModuleNotFoundError):
+        return not_installed(exc)
     if isinstance(exc, OSError):
         return output_error(Path(exc.filename or "."), exc)
     # torch, which may not be imported here, raises a RuntimeError where memory runs out.

@@ -14,6 +14,10 @@ from zmask_export.spec import MAX_SIDE
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
+BACKENDS = (
+    "auto", "onnxruntime", "onnxruntime-cpu", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx"
+)  # fmt: skip
+"""Of ``runtime.choice``, which --help does not import."""
 
 
 class SizeType(click.ParamType):  # type: ignore[type-arg]

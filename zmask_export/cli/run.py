@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from zmask_export.cli.options import PATH, on_bad_image
+from zmask_export.cli.options import BACKENDS, PATH, on_bad_image
 
 
 @click.command("run")
@@ -15,12 +15,20 @@ from zmask_export.cli.options import PATH, on_bad_image
 @click.argument("paths", type=PATH, nargs=-1, metavar="IMAGE...")
 @click.option("--out", type=PATH, help="Folder for pictures and results.jsonl.")
 @click.option("--threshold", type=float, help="lambda0. Default: the calibrated one.")
+@click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default="auto",
+    show_default=True,
+    help="What runs the bundle; auto takes an engine that can run here, else ONNX Runtime.",
+)
 @on_bad_image
 def command(
     bundle: Path,
     paths: tuple[Path, ...],
     out: Path | None,
     threshold: float | None,
+    backend: Any,
     on_bad_image: Any,
 ) -> None:
     """Run images through a bundle: predictions, masks, JSON lines.
@@ -38,5 +46,6 @@ def command(
     from zmask_export.runtime.protected import load
 
     options = RunOptions(out, threshold, on_bad_image)
-    for record in run(load(bundle), paths, options, reporter=ConsoleReporter()):
-        click.echo(record.line())
+    with load(bundle, backend=backend) as engine:
+        for record in run(engine, paths, options, reporter=ConsoleReporter()):
+            click.echo(record.line())
