@@ -35,23 +35,21 @@ def view(source: Any) -> NDArray[Any] | DeviceArray:
             f"The engine takes arrays, got {type(source).__name__}.",
             fix="Give a NumPy array, a tensor with __dlpack__, or a list of uint8 (H, W, 3) images.",
         )
-    kind, number = (int(part) for part in source.__dlpack_device__())
-    if kind in (_CUDA, _CUDA_MANAGED):
-        try:
-            capsule = source.__dlpack__(stream=_DEFAULT_STREAM)
-        except (BufferError, RuntimeError, TypeError, ValueError) as exc:
-            raise _refused(exc) from exc
-        wait_for_default_stream(number)
-        return bound(capsule, "cuda", number)
-    if kind not in (_CPU, _CUDA_HOST):
+    try:
+        kind, number = (int(part) for part in source.__dlpack_device__())
+        if kind in (_CPU, _CUDA_HOST):
+            return np.from_dlpack(source)
+        on_gpu = kind in (_CUDA, _CUDA_MANAGED)
+        capsule = source.__dlpack__(stream=_DEFAULT_STREAM) if on_gpu else None
+    except (BufferError, RuntimeError, TypeError, ValueError) as exc:
+        raise _refused(exc) from exc
+    if capsule is None:
         raise ShapeError(
             f"The image lies on a device of DLPack's type {kind}.",
             fix="Copy it to main memory or to an NVIDIA GPU.",
         )
-    try:
-        return np.from_dlpack(source)
-    except (BufferError, RuntimeError, TypeError, ValueError) as exc:
-        raise _refused(exc) from exc
+    wait_for_default_stream(number)
+    return bound(capsule, "cuda", number)
 
 
 def bound(capsule: Any, kind: DeviceKind, number: int) -> DeviceArray:

@@ -6,6 +6,7 @@ after the other anyway, and a context a thread would cost the engine's activatio
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from collections.abc import Iterable
@@ -187,17 +188,26 @@ class TensorRtRunner:
         with self._lock:
             if self._context is None:
                 raise closed()
-            self._device.enter()
-            held = [self._bind(tensor, inputs) for tensor in self._tensors if tensor.is_input]
-            outputs = self._outputs()
-            if not self._context.execute_async_v3(self._device.stream):
-                raise self._failed("failed")
-            for array, address in outputs.values():
-                if array.ctypes.data != address:
-                    self._device.download(array, address)
-            self._device.wait()
-            del held  # read until here
-            return {name: array for name, (array, _) in outputs.items()}
+            try:
+                return self._run(inputs)
+            except BaseException:
+                # What is queued still reads and writes arrays that are let go of now.
+                with contextlib.suppress(BackendError):
+                    self._device.wait()
+                raise
+
+    def _run(self, inputs: Inputs) -> Arrays:
+        self._device.enter()
+        held = [self._bind(tensor, inputs) for tensor in self._tensors if tensor.is_input]
+        outputs = self._outputs()
+        if not self._context.execute_async_v3(self._device.stream):
+            raise self._failed("failed")
+        for array, address in outputs.values():
+            if array.ctypes.data != address:
+                self._device.download(array, address)
+        self._device.wait()
+        del held  # read until here
+        return {name: array for name, (array, _) in outputs.items()}
 
     def _bind(self, tensor: Tensor, inputs: Inputs) -> object:
         """Give the context an input; what must live until the run's end."""
