@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 import zmask_export
-from tests.conftest import ONE_THREAD, SIZE, link_tree
+from tests.conftest import ONE_THREAD, SIZE, link_tree, zmask
+from zmask_export.backends import dlpack
 from zmask_export.data.images import to_float
 from zmask_export.data.scene import draw_scene
 from zmask_export.errors import BundleError, ImageError, ShapeError, UsageError
 from zmask_export.runtime import choice
+from zmask_export.runtime.pictures import colour_prediction
 from zmask_export.runtime.protected import Protected, Result
 
 GRID = (30, 40)
@@ -153,6 +160,86 @@ def test_a_changed_byte_is_found_before_the_graph_is_parsed(
     with pytest.raises(BundleError, match=r"has a changed file protected\.onnx"):
         zmask_export.load(copy)
     assert parsed == []
+
+
+def _identical(a: Result, b: Result) -> None:
+    assert (a.flag, a.score, a.threshold) == (b.flag, b.score, b.threshold)
+    for name, value in a.outputs.items():
+        np.testing.assert_array_equal(value, b.outputs[name])
+
+
+def test_every_form_of_a_batch_gives_the_same_bits(
+    engine: Protected, scenes: list[NDArray[np.uint8]]
+) -> None:
+    expected = engine(to_float(scenes))
+    for batch in (scenes, np.stack(scenes), torch.from_numpy(to_float(scenes))):
+        for a, b in zip(engine(batch), expected, strict=True):
+            _identical(a, b)
+    alone = _one(engine(scenes[1]))
+    for image in (to_float(scenes[1:2])[0], torch.from_numpy(scenes[1])):
+        _identical(_one(engine(image)), alone)
+    _identical(engine.run(scenes[1])[0], alone)
+
+
+def test_an_array_is_bound_where_it_lies(
+    engine: Protected, scenes: list[NDArray[np.uint8]]
+) -> None:
+    if engine.runner.name != "onnxruntime-cpu":
+        pytest.skip("the array lies in main memory")
+    floats = to_float(scenes)
+    there = dlpack.bound(floats.__dlpack__(), "cpu", 0)
+    limit = np.array([engine.manifest.threshold], np.float32)
+    for array, rows in ((there, floats), (there.rows(1, 3), floats[1:3])):
+        got = engine.runner.run({"image": array, "threshold": limit})
+        expected = engine.runner.run({"image": rows, "threshold": limit})
+        for name, value in expected.items():
+            np.testing.assert_array_equal(got[name], value)
+    elsewhere: Any = replace(there, kind="cuda")
+    with pytest.raises(ShapeError, match="memory of cuda 0"):
+        engine.runner.run({"image": elsewhere, "threshold": limit})
+
+
+def test_results_are_those_of_the_command(
+    engine: Protected, scenes: list[NDArray[np.uint8]], bundle: Path, tmp_path: Path
+) -> None:
+    # Flags on both sides of the threshold.
+    scores = sorted(_one(engine(scene)).score for scene in scenes)
+    limit = (scores[1] + scores[2]) / 2
+    for index, scene in enumerate(scenes):
+        Image.fromarray(scene).save(tmp_path / f"{index}.png")
+    paths = [tmp_path / f"{index}.png" for index in range(len(scenes))]
+    outcome = zmask("run", bundle, *paths, "--out", tmp_path / "out", "--threshold", limit)
+    assert outcome.code == 0, outcome.err
+    records = [json.loads(line) for line in outcome.out.splitlines()]
+    for record, scene in zip(records, scenes, strict=True):
+        result = _one(engine(scene, threshold=limit))
+        assert (record["flag"], record["score"]) == (result.flag, result.score)
+        assert record["covered"] == (~result.mask).mean()
+        files = record["files"]
+        np.testing.assert_array_equal(np.asarray(Image.open(files["mask"])) > 0, result.mask)
+        painted = colour_prediction(result.prediction, engine.manifest.classes)
+        np.testing.assert_array_equal(np.asarray(Image.open(files["prediction"])), painted)
+    assert sorted(record["flag"] for record in records) == [False, False, True, True]
+
+
+def test_threads_share_an_engine(bundle: Path, scenes: list[NDArray[np.uint8]]) -> None:
+    with zmask_export.load(bundle, threads=1) as engine:
+        expected = [_one(engine(scene)) for scene in scenes]
+        with ThreadPoolExecutor(4) as pool:
+            for index, result in enumerate(pool.map(engine, scenes * 6)):
+                _identical(result, expected[index % len(scenes)])
+
+
+def test_what_is_closed_stays_closed(detect_bundle: Path) -> None:
+    image = draw_scene(SIZE, 0)
+    with zmask_export.load(detect_bundle) as engine:
+        engine(image)
+    for use in (engine, engine.run):
+        with pytest.raises(UsageError, match="The engine is closed"):
+            use(image)
+    with pytest.raises(UsageError, match="closed"):
+        engine.runner.run({})
+    engine.close()
 
 
 def test_a_bundle_runs_without_torch(bundle: Path) -> None:

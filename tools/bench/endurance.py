@@ -2,10 +2,11 @@
 
     python tools/bench/endurance.py engines/icnet --threads 8 --seconds 60
 
-One engine, shared by all threads, each of which runs a few frames of noise over and over; every second one with
-a threshold of 0, so that a gated engine takes its second pass. Every result is compared bit for bit with the
-first one of its frame. The resident memory is read twice a second; its slope is that of the straight line
-through the second half, when buffers have found their size. Ends with 1 where a run failed or differed.
+One engine, shared by all threads, each of which runs a few frames of noise over and over; every second
+one with a threshold of 0, so that a gated engine takes its second pass. Every result is compared bit for
+bit with the first one of its frame. Buffers find their size in a warm-up of the same work; then the
+resident memory is read twice a second, and its slope is that of the straight line through all readings.
+Ends with 1 where a run failed or differed.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Record:
-    """The outcome; megabytes are 10^6 bytes, ``slope_mb_per_minute`` is of the second half."""
+    """The outcome. Megabytes are 10^6 bytes: with the bundle loaded, after the warm-up, at the end."""
 
     runner: str
     threads: int
@@ -58,8 +59,8 @@ class Record:
     frames_per_second: float
     errors: tuple[str, ...]
     differences: int
+    rss_loaded_mb: float
     rss_start_mb: float
-    rss_half_mb: float
     rss_end_mb: float
     slope_mb_per_minute: float
 
@@ -109,42 +110,52 @@ def work(
                 tally.errors.append(problem)
 
 
-def slope(times: Sequence[float], values: Sequence[float]) -> float:
-    """Of the straight line of least squares; 0 where there are fewer than two points."""
-    return float(np.polyfit(times, values, 1)[0]) if len(times) > 1 else 0.0
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """Of the straight line of least squares through (x, y); two points at least."""
+    x, y = zip(*points, strict=True)
+    return float(np.polyfit(x, y, 1)[0])
 
 
-def endure(engine: Protected, threads: int, seconds: float) -> Record:
+def watch(seconds: float) -> list[tuple[float, float]]:
+    """This process's memory for a while: seconds passed and megabytes, first and last moment included."""
+    process, started, points = psutil.Process(), time.perf_counter(), []
+    while True:
+        passed = time.perf_counter() - started
+        points.append((passed, process.memory_info().rss / MB))
+        if passed >= seconds:
+            return points
+        time.sleep(min(INTERVAL, seconds - passed))
+
+
+def endure(engine: Protected, threads: int, seconds: float, warm_up: float) -> Record:
     """Run an engine in threads for a while, and watch this process's memory."""
     cases = noise_cases(engine.manifest.input_size)
     expected = [engine(frame, threshold=threshold) for frame, threshold in cases]
-    process, tally, end = psutil.Process(), Tally(), threading.Event()
+    tally, end = Tally(), threading.Event()
     arguments = (engine, cases, expected, end, tally)
     workers = [threading.Thread(target=work, args=arguments) for _ in range(threads)]
-    started = time.perf_counter()
-    points = [(0.0, process.memory_info().rss / MB)]
+    ((_, loaded),) = watch(0)
     for worker in workers:
         worker.start()
-    while (passed := time.perf_counter() - started) < seconds:
-        time.sleep(min(INTERVAL, seconds - passed))
-        points.append((time.perf_counter() - started, process.memory_info().rss / MB))
+    watch(warm_up)
+    before = tally.frames
+    points = watch(seconds)
+    frames = tally.frames - before
     end.set()
     for worker in workers:
         worker.join()
-    taken = time.perf_counter() - started
-    half = [point for point in points if point[0] >= seconds / 2]
     return Record(
         runner=engine.runner.name,
         threads=threads,
-        seconds=taken,
-        frames=tally.frames,
-        frames_per_second=tally.frames / taken,
+        seconds=points[-1][0],
+        frames=frames,
+        frames_per_second=frames / points[-1][0],
         errors=tuple(tally.errors),
         differences=tally.differences,
+        rss_loaded_mb=loaded,
         rss_start_mb=points[0][1],
-        rss_half_mb=half[0][1],
         rss_end_mb=points[-1][1],
-        slope_mb_per_minute=60 * slope(*zip(*half, strict=True)),
+        slope_mb_per_minute=60 * slope(points),
     )
 
 
@@ -156,7 +167,7 @@ def show(record: Record) -> None:
         f"{record.differences} differences"
     )
     click.echo(
-        f"memory: {record.rss_start_mb:.1f} MB at the start, {record.rss_half_mb:.1f} halfway, "
+        f"memory: {record.rss_loaded_mb:.1f} MB loaded, {record.rss_start_mb:.1f} at the start, "
         f"{record.rss_end_mb:.1f} at the end; {record.slope_mb_per_minute:+.2f} MB a minute"
     )
     for error in sorted(set(record.errors)):
@@ -167,15 +178,24 @@ def show(record: Record) -> None:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--threads", default=8, type=click.IntRange(1), help="That share the engine.")
 @click.option("--seconds", default=60.0, type=click.FloatRange(0, min_open=True))
+@click.option(
+    "--warm-up", default=30.0, type=click.FloatRange(0), help="Seconds before, that do not count."
+)
 @click.option("--backend", default="auto", type=click.Choice(BACKENDS))
 @click.option("--runner-threads", default=1, type=click.IntRange(0), help="Of ONNX Runtime.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def main(
-    bundle: Path, threads: int, seconds: float, backend: Any, runner_threads: int, as_json: bool
+    bundle: Path,
+    threads: int,
+    seconds: float,
+    warm_up: float,
+    backend: Any,
+    runner_threads: int,
+    as_json: bool,
 ) -> int:
     """Share a bundle's engine between threads for a while."""
     with load(bundle, backend=backend, threads=runner_threads) as engine:
-        record = endure(engine, threads, seconds)
+        record = endure(engine, threads, seconds, warm_up)
     if as_json:
         click.echo(json.dumps(asdict(record)))
     else:
