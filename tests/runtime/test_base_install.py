@@ -107,7 +107,7 @@ def test_a_verb_that_needs_more_says_what_to_install(
         ["evaluate", bundle, "--data", inputs.camvid, "--patch", inputs.patch],
         ["craft", *inputs.random, "--data", inputs.camvid, "--out", "x.png"],
         ["calibrate", *inputs.random, "--images", inputs.images, "--out", "x.safetensors"],
-        ["fit", *inputs.random, "--images", inputs.images, "--calibration", "x.safetensors"],
+        ["fit", *inputs.random, "--images", inputs.images, "--calibration", "x", "--patch", "p"],
     ]
     given = [[str(word) for word in verb] for verb in verbs]
     done = _process(
@@ -119,7 +119,9 @@ def test_a_verb_that_needs_more_says_what_to_install(
     said = done.stderr.splitlines()
     assert len(said) == 2 * len(verbs)
     for error, fix in zip(said[::2], said[1::2], strict=True):
-        assert re.fullmatch(r"Error: The package \w+ is not installed; .*", error)
+        assert re.fullmatch(
+            r"Error: The package \w+ is not installed, which this command needs.", error
+        )
         assert fix.endswith("pip install 'zmask-export[build]'.")
 
 

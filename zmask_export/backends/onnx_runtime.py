@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import threading
 from typing import Any, Literal
 
 import onnxruntime as ort
@@ -21,7 +23,10 @@ _CUDA_FIX = "Install its libraries (pip install 'zmask-export[cuda]'), or take t
 
 
 class OnnxRuntimeRunner:
-    """Runs an ONNX graph on a GPU where there is one, else on the CPU. Threads share one session.
+    """Runs an ONNX graph on a GPU where there is one, else on the CPU.
+
+    Threads share one session, and take turns where they are more than the cores: every run at a time takes
+    activations of its own, and more runs than cores are no faster.
 
     On a CPU, a graph of fp16 or bf16 is run in a form of float32 that rounds to it, see
     :mod:`zmask_export.backends.rounding`; of bf16 on a GPU too, as not every operator is there in it. int8
@@ -72,6 +77,7 @@ class OnnxRuntimeRunner:
                 "ONNX Runtime could not load its CUDA provider.", fix=_CUDA_FIX
             )
         self._session: ort.InferenceSession | None = session
+        self._turns = threading.BoundedSemaphore(_cores())
         self._kind = "cuda" if used == _CUDA else "cpu"
         self.name = f"onnxruntime-{used.removesuffix('ExecutionProvider').lower()}"
         self._shapes = {i.name: list(i.shape) for i in session.get_inputs()}
@@ -91,7 +97,10 @@ class OnnxRuntimeRunner:
                     fix="Copy it to main memory, or load the bundle with a backend for that GPU.",
                 )
         try:
-            values = self._run_bound(session, given) if bound else session.run(self._outputs, given)
+            with self._turns:
+                values = (
+                    self._run_bound(session, given) if bound else session.run(self._outputs, given)
+                )
         except Exception as exc:  # ONNX Runtime's errors share no base class but this
             raise BackendError(
                 f"ONNX Runtime failed ({_short(exc)}).", fix="Give a smaller batch or more memory."
@@ -115,6 +124,11 @@ class OnnxRuntimeRunner:
 
     def close(self) -> None:
         self._session = None
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _providers(device: Device) -> list[Any]:

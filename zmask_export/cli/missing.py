@@ -28,6 +28,6 @@ def not_installed(exc: ModuleNotFoundError) -> BackendUnavailableError | None:
     if name not in BUILD_MODULES:
         return None
     return BackendUnavailableError(
-        f"The package {name} is not installed; only running bundles goes without it.",
-        fix="Install what builds them: pip install 'zmask-export[build]'.",
+        f"The package {name} is not installed, which this command needs.",
+        fix="Install what builds bundles: pip install 'zmask-export[build]'.",
     )
