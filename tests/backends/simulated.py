@@ -29,18 +29,25 @@ class Cuda:
     """
 
     cudaError_t = Error  # noqa: N815
-    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)  # noqa: N815
+    cudaMemcpyKind = SimpleNamespace(  # noqa: N815
+        cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2, cudaMemcpyDeviceToDevice=3
+    )
 
     def __init__(self, memory: int = 1 << 30) -> None:
         self.free = memory
         self.blocks: dict[int, Any] = {}
         self.streams = 0
+        self.device = 1  # another one than the engine's
         self.queue: list[Any] = []
 
     def cudaGetErrorString(self, code: Error) -> tuple[Error, bytes]:  # noqa: N802
         return Error.cudaSuccess, code.name.encode()
 
+    def cudaGetDevice(self) -> tuple[Error, int]:  # noqa: N802
+        return Error.cudaSuccess, self.device
+
     def cudaSetDevice(self, number: int) -> tuple[Error]:  # noqa: N802
+        self.device = number
         return (Error.cudaSuccess,)
 
     def cudaStreamCreate(self) -> tuple[Error, int]:  # noqa: N802
@@ -66,7 +73,7 @@ class Cuda:
     def cudaMemcpyAsync(  # noqa: N802
         self, target: int, source: int, size: int, kind: int, stream: int
     ) -> tuple[Error]:
-        inside = target if kind == 1 else source
+        inside = source if kind == 2 else target
         assert size <= len(self.blocks[inside])
         self.queue.append(lambda: ctypes.memmove(target, source, size))
         return (Error.cudaSuccess,)
@@ -122,6 +129,7 @@ class Context:
 
     def execute_async_v3(self, stream_handle: int) -> bool:
         at, n = dict(self.addresses), self.batch
+        assert self.cuda.device == 0
 
         def step() -> None:
             image = _array(at["image"], (n, 3, 4, 5), np.float32)

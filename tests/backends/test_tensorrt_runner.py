@@ -13,18 +13,18 @@ import pytest
 
 from tests.backends import simulated
 from zmask_export.backends import cuda as cuda_module
-from zmask_export.backends import tensorrt, tensorrt_runner
+from zmask_export.backends import tensorrt, tensorrt_engine, tensorrt_runner
 from zmask_export.backends.cuda import CudaDevice
 from zmask_export.backends.gpu import gpu_count
 from zmask_export.backends.runner import DeviceArray
-from zmask_export.backends.tensorrt_runner import (
-    TensorRtRunner,
+from zmask_export.backends.tensorrt_engine import (
     deserialise,
     error_log,
     fits,
     numpy_dtype,
     require_runnable,
 )
+from zmask_export.backends.tensorrt_runner import TensorRtRunner
 from zmask_export.errors import BackendError, BackendUnavailableError, ShapeError, UsageError
 
 needs_the_package = pytest.mark.skipif(
@@ -69,8 +69,8 @@ def test_without_a_gpu_nothing_is_loaded() -> None:
 
 
 def test_a_gpu_of_another_generation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt_runner, "gpu_count", lambda: 1)
-    monkeypatch.setattr(tensorrt_runner, "compute_capability", lambda: "9.0")
+    monkeypatch.setattr(tensorrt_engine, "gpu_count", lambda: 1)
+    monkeypatch.setattr(tensorrt_engine, "compute_capability", lambda: "9.0")
     with pytest.raises(BackendUnavailableError, match=r"compute capability 9\.0") as caught:
         require_runnable("tensorrt-rtx", ())
     assert "--compute-capability 9.0" in caught.value.fix
@@ -80,8 +80,8 @@ def test_a_gpu_of_another_generation(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_package_that_is_not_installed(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if module == "tensorrt_rtx":
         pytest.importorskip("cuda.bindings.runtime")
-    monkeypatch.setattr(tensorrt_runner, "gpu_count", lambda: 1)
-    monkeypatch.setattr(tensorrt_runner, "compute_capability", lambda: "8.9")
+    monkeypatch.setattr(tensorrt_engine, "gpu_count", lambda: 1)
+    monkeypatch.setattr(tensorrt_engine, "compute_capability", lambda: "8.9")
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(BackendUnavailableError, match="cannot be imported") as caught:
         require_runnable("tensorrt-rtx", ())
@@ -103,7 +103,7 @@ def test_the_real_runtime_refuses_with_its_own_reason(data: str, bundle: Path) -
 @without_a_gpu
 def test_real_cuda_without_a_driver_is_an_error_of_ours() -> None:
     pytest.importorskip("cuda.bindings.runtime")
-    with pytest.raises(BackendError, match="CUDA fails in cudaSetDevice"):
+    with pytest.raises(BackendError, match="CUDA fails in cuda"):
         CudaDevice()
 
 
@@ -133,8 +133,8 @@ def test_the_simulated_cuda_is_that_of_the_real_package() -> None:
     real = pytest.importorskip("cuda.bindings.runtime")
     for name, _ in inspect.getmembers(simulated.Cuda, inspect.isfunction):
         assert name.startswith("_") or hasattr(real, name)
-    for name in ("cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost"):
-        assert hasattr(real.cudaMemcpyKind, name)
+    for name, value in vars(simulated.Cuda.cudaMemcpyKind).items():
+        assert getattr(real.cudaMemcpyKind, name) == value
     for code in simulated.Error:
         assert getattr(real.cudaError_t, code.name) == code.value
 
@@ -170,13 +170,25 @@ def test_a_run_copies_in_runs_and_copies_out(gpu: simulated.Cuda) -> None:
     assert len(gpu.blocks) == 4  # the threshold is read in main memory
 
 
+def _aligned(images: Any) -> Any:
+    """A copy that begins where an engine may read it."""
+    room = np.empty(images.nbytes + 256, np.uint8)
+    start = -room.ctypes.data % 256
+    copy = room[start : start + images.nbytes].view(np.float32).reshape(images.shape)
+    copy[:] = images
+    return copy
+
+
 def test_an_image_on_the_gpu_is_read_where_it_lies(gpu: simulated.Cuda) -> None:
     runner = TensorRtRunner(b"engine", "tensorrt-rtx")
-    images = IMAGES[:3]
+    images = _aligned(IMAGES[:3])
     there = DeviceArray(images.ctypes.data, images.shape, "cuda", 0, images)
     _same(runner.run({"image": there, "threshold": LIMIT}), images)
+    assert len(gpu.blocks) == 3  # of outputs
+    # An image has 240 bytes: the second one lies where no engine reads.
     _same(runner.run({"image": there.rows(1, 3), "threshold": LIMIT}), images[1:])
-    assert len(gpu.blocks) == 3
+    assert len(gpu.blocks) == 4
+    assert gpu.device == 1
     for kind, number in (("cpu", 0), ("cuda", 1)):
         wrong: Any = DeviceArray(images.ctypes.data, images.shape, kind, number, images)  # type: ignore[arg-type]
         with pytest.raises(ShapeError, match=f"memory of {kind} {number}"):

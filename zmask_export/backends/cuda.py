@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -41,18 +43,24 @@ class CudaDevice:
         self._cuda = runtime()
         self._number = number
         self._buffers: dict[str, tuple[int, int]] = {}
-        self.enter()
-        # Not a non-blocking one: it waits for what other libraries queued on the default stream.
-        self._stream = self._call("cudaStreamCreate")
+        with self.current():
+            # Not a non-blocking one: it waits for what other libraries queued on the default stream.
+            self._stream = self._call("cudaStreamCreate")
 
     @property
     def stream(self) -> int:
         """The stream's handle."""
         return int(self._stream)
 
-    def enter(self) -> None:
-        """Make this GPU the calling thread's."""
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        """Make this GPU the calling thread's, and give it back the one it had."""
+        before = self._call("cudaGetDevice")
         self._call("cudaSetDevice", self._number)
+        try:
+            yield
+        finally:
+            self._call("cudaSetDevice", before)
 
     def room(self, name: str, size: int) -> int:
         """Address of a buffer of at least ``size`` bytes; the same one for the same name."""
@@ -74,6 +82,10 @@ class CudaDevice:
         """Queue a copy into a contiguous array, which holds it after :meth:`wait`."""
         self._copy(array.ctypes.data, address, array.nbytes, "cudaMemcpyDeviceToHost")
 
+    def move(self, address: int, source: int, size: int) -> None:
+        """Queue a copy of ``size`` bytes from one place on the GPU to another."""
+        self._copy(address, source, size, "cudaMemcpyDeviceToDevice")
+
     def _copy(self, target: int, source: int, size: int, way: str) -> None:
         kind = getattr(self._cuda.cudaMemcpyKind, way)
         if size:
@@ -85,11 +97,11 @@ class CudaDevice:
 
     def release(self) -> None:
         """Give everything back; what CUDA says of it no longer matters."""
-        self._cuda.cudaSetDevice(self._number)
-        for address, _ in self._buffers.values():
-            self._cuda.cudaFree(address)
-        self._buffers.clear()
-        self._cuda.cudaStreamDestroy(self._stream)
+        with contextlib.suppress(BackendError), self.current():
+            for address, _ in self._buffers.values():
+                self._cuda.cudaFree(address)
+            self._buffers.clear()
+            self._cuda.cudaStreamDestroy(self._stream)
 
     def _call(self, name: str, *arguments: object) -> Any:
         """Call a function of CUDA's; its value, where it has one."""
