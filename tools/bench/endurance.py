@@ -127,7 +127,7 @@ def watch(seconds: float) -> list[tuple[float, float]]:
         time.sleep(min(INTERVAL, seconds - passed))
 
 
-def endure(engine: Protected, threads: int, seconds: float, warm_up: float) -> Record:
+def endure(engine: Protected, threads: int, seconds: float, warm_up: int) -> Record:
     """Run an engine in threads for a while, and watch this process's memory."""
     cases = noise_cases(engine.manifest.input_size)
     expected = [engine(frame, threshold=threshold) for frame, threshold in cases]
@@ -137,7 +137,8 @@ def endure(engine: Protected, threads: int, seconds: float, warm_up: float) -> R
     ((_, loaded),) = watch(0)
     for worker in workers:
         worker.start()
-    watch(warm_up)
+    while tally.frames < warm_up * threads:
+        time.sleep(INTERVAL / 10)
     before = tally.frames
     points = watch(seconds)
     frames = tally.frames - before
@@ -179,7 +180,7 @@ def show(record: Record) -> None:
 @click.option("--threads", default=8, type=click.IntRange(1), help="That share the engine.")
 @click.option("--seconds", default=60.0, type=click.FloatRange(0, min_open=True))
 @click.option(
-    "--warm-up", default=30.0, type=click.FloatRange(0), help="Seconds before, that do not count."
+    "--warm-up", default=25, type=click.IntRange(0), help="Frames a thread before, not counted."
 )
 @click.option("--backend", default="auto", type=click.Choice(BACKENDS))
 @click.option("--runner-threads", default=1, type=click.IntRange(0), help="Of ONNX Runtime.")
@@ -188,7 +189,7 @@ def main(
     bundle: Path,
     threads: int,
     seconds: float,
-    warm_up: float,
+    warm_up: int,
     backend: Any,
     runner_threads: int,
     as_json: bool,
