@@ -21,6 +21,7 @@ from zmask_export.backends.rounding import rounded_parts
 from zmask_export.evaluate.subjects import EngineNetwork
 from zmask_export.pipeline.evaluate_data import open_labelled, task_of
 from zmask_export.presets import find
+from zmask_export.runtime.choice import of_graph
 from zmask_export.runtime.protected import ONNX_FILE, Protected, load
 from zmask_export.verify.twins import TwinReport, compare_twins
 
@@ -51,7 +52,7 @@ def main(
         for parts in SETS:
             model = rounded_parts(proto, parts, short).SerializeToString()
             report = compare_twins(
-                EngineNetwork(Protected(manifest, OnnxRuntimeRunner(model))),
+                EngineNetwork(Protected(manifest, of_graph(manifest, OnnxRuntimeRunner(model)))),
                 EngineNetwork(engine),
                 labelled.samples,
                 labelled.task,

@@ -16,6 +16,7 @@ from zmask_export.pipeline.evaluate_data import open_labelled, task_of
 from zmask_export.pipeline.network import NetworkOptions
 from zmask_export.pipeline.progress import Reporter, Silent
 from zmask_export.pipeline.verify import open_bundle
+from zmask_export.runtime.choice import of_graph
 from zmask_export.runtime.protected import Protected
 from zmask_export.verify.twins import TwinReport, compare_twins
 
@@ -70,7 +71,7 @@ def verify_twins(
     defense = bundled.calibration.header.defense
     bare = export_bare(opened.exportable(defense), opened.input_size, manifest.batch)
     twin = fuse(bare, bundled.calibration, FuseOptions(manifest.policy)).to_bytes()
-    full = Protected(manifest, OnnxRuntimeRunner(twin))
+    full = Protected(manifest, of_graph(manifest, OnnxRuntimeRunner(twin)))
     with reporter.bar("comparing", len(labelled.samples)) as advance:
         return compare_twins(
             EngineNetwork(engine),

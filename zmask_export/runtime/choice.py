@@ -82,8 +82,13 @@ def open_runner(folder: Path, manifest: Manifest, backend: Backend, *, threads: 
         device=device,
         precision=manifest.precision,
     )
+    return of_graph(manifest, runner, tuple(passed_over))
+
+
+def of_graph(manifest: Manifest, runner: Runner, passed_over: tuple[str, ...] = ()) -> Choice:
+    """A runner of a bundle's graph, or of another one with its inputs and outputs."""
     fixed = manifest.batch
-    return Choice(runner, BatchLimit(fixed, exact=fixed is not None), tuple(passed_over))
+    return Choice(runner, BatchLimit(fixed, exact=fixed is not None), passed_over)
 
 
 def _engine(folder: Path, manifest: Manifest, flavour: Flavour) -> Choice:
