@@ -21,8 +21,8 @@ from zmask_export.backends.rounding import rounded_parts
 from zmask_export.evaluate.subjects import EngineNetwork
 from zmask_export.pipeline.evaluate_data import open_labelled, task_of
 from zmask_export.presets import find
-from zmask_export.runtime.choice import of_graph
-from zmask_export.runtime.protected import ONNX_FILE, Protected, load
+from zmask_export.runtime.choice import ONNX_FILE, of_graph
+from zmask_export.runtime.protected import Protected, load
 from zmask_export.verify.twins import TwinReport, compare_twins
 
 TYPES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}

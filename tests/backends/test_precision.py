@@ -17,7 +17,7 @@ from tests.small import (
     tiny_defense,
     tiny_images,
 )
-from zmask_export.backends import tensorrt
+from zmask_export.backends import branches, tensorrt
 from zmask_export.backends.branches import weights_beside
 from zmask_export.backends.compiler import compiled_convolutions
 from zmask_export.backends.onnx_runtime import OnnxRuntimeRunner
@@ -174,7 +174,7 @@ def test_the_compiler_takes_no_int8_weights_from_outside_a_branch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # What the copies are for; where it starts to take them, they may go.
-    monkeypatch.setattr(tensorrt, "weights_beside", lambda model: model)
+    monkeypatch.setattr(branches, "weights_beside", lambda model: model)
     with pytest.raises(CompileError):
         compiled(fused("int8"), "int8")
 

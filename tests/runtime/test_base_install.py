@@ -160,5 +160,6 @@ def test_the_import_is_quick_and_light() -> None:
     seconds, megabytes = zip(
         *(map(float, _process(code).stdout.split()) for _ in range(3)), strict=True
     )
-    assert 0 < statistics.median(seconds) < SECONDS
+    # The least: whatever else the machine does can only add to it.
+    assert 0 < min(seconds) < SECONDS
     assert 0 < statistics.median(megabytes) < MEGABYTES

@@ -23,7 +23,6 @@ from types import ModuleType
 from typing import Literal
 
 from zmask_export.backends import compiler
-from zmask_export.backends.branches import weights_beside
 from zmask_export.backends.compiler import capabilities_of, short
 from zmask_export.backends.gpu import gpu_count
 from zmask_export.errors import BackendUnavailableError, CompileError, UsageError
@@ -166,9 +165,13 @@ def compile_engine(
         "capabilities": capabilities,
         "tf32": precision == "tf32",
     }
-    data, said = _in_own_process(
-        weights_beside(onnx_model) if precision == "int8" else onnx_model, request
-    )
+    given = onnx_model
+    if precision == "int8":
+        # Needs onnx, which a runtime may lack.
+        from zmask_export.backends.branches import weights_beside
+
+        given = weights_beside(onnx_model)
+    data, said = _in_own_process(given, request)
     engine = CompiledEngine(
         flavour=flavour,
         version=str(trt.__version__),
