@@ -1,0 +1,217 @@
+"""The C++ runtime: built with what this machine has, and held against the Python runtime.
+
+ONNX Runtime comes in where ``ONNXRUNTIME_ROOT`` names a folder with its headers and library, or where they
+lie on the usual paths; what needs it is skipped elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import zmask_export
+from tests.conftest import ONE_THREAD, Inputs, link_tree
+from zmask_export.artifacts.manifest import is_bundle, read_manifest
+from zmask_export.data import images
+from zmask_export.runtime.protected import Protected
+
+SOURCE = Path(__file__).parents[2] / "engines" / "cpp"
+README = (SOURCE / "README.md").read_text("utf-8")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (shutil.which("cmake") and shutil.which("c++")), reason="no cmake or no C++ compiler"
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Build:
+    """A configured and built runtime.
+
+    Attributes:
+        folder: the build folder.
+        said: what the configuration said.
+    """
+
+    folder: Path
+    said: str
+
+    @property
+    def has_runtime(self) -> bool:
+        return "ONNXRUNTIME: left out" not in self.said
+
+    def mask(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """Run the example."""
+        return done(self.folder / "examples" / "zmask_mask", *arguments)
+
+
+def done(*command: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(part) for part in command],
+        capture_output=True, text=True, check=False, timeout=300, env=ONE_THREAD,
+    )  # fmt: skip
+
+
+def configured(source: Path, folder: Path, *options: str) -> str:
+    """Configure and build without optimisation, which takes longest; return what was said."""
+    generator = ("-G", "Ninja") if shutil.which("ninja") else ()
+    setup = done(
+        "cmake", "-S", source, "-B", folder, *generator, "-DCMAKE_CXX_FLAGS=-O0", *options
+    )  # fmt: skip
+    assert setup.returncode == 0, setup.stdout + setup.stderr
+    made = done("cmake", "--build", folder, "--parallel", "2")
+    assert made.returncode == 0, made.stdout + made.stderr
+    return setup.stdout
+
+
+@pytest.fixture(scope="module")
+def cpp(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    folder = tmp_path_factory.mktemp("cpp")
+    # Nothing here runs TensorRT.
+    return Build(folder, configured(SOURCE, folder, "-DZMASK_WITH_TENSORRT=OFF"))
+
+
+@pytest.fixture(scope="module")
+def python(bundle: Path) -> Protected:
+    return zmask_export.load(bundle, threads=1)
+
+
+def test_the_configuration_says_what_it_left_out(cpp: Build) -> None:
+    assert "zmask: TENSORRT: left out, as asked" in cpp.said
+    assert re.search("zmask: ONNXRUNTIME: (left out, not found; set ONNXRUNTIME_ROOT|/)", cpp.said)
+    if os.environ.get("ONNXRUNTIME_ROOT"):
+        assert cpp.has_runtime
+
+
+def test_unit_tests(cpp: Build) -> None:
+    ran = done("ctest", "--test-dir", cpp.folder, "--output-on-failure")
+    assert ran.returncode == 0, ran.stdout
+    assert "100% tests passed, 0 tests failed out of 4" in ran.stdout
+
+
+def test_the_source_is_no_bundle_that_a_build_may_replace() -> None:
+    assert not is_bundle(SOURCE)
+
+
+def test_a_bundle_is_what_python_says_it_is(cpp: Build, bundle: Path, detect_bundle: Path) -> None:
+    for folder in (bundle, detect_bundle):
+        manifest = read_manifest(folder)
+        checked = cpp.mask(folder)
+        assert checked.returncode == 0, checked.stderr
+        found = json.loads(checked.stdout)
+        assert (found["height"], found["width"]) == manifest.input_size
+        assert found["model"] == manifest.model
+        assert found["outputs"] == len(manifest.outputs)
+        assert found["threshold"] == pytest.approx(manifest.threshold, rel=1e-8)
+
+
+def test_a_changed_byte_in_any_file_is_refused(
+    cpp: Build, bundle: Path, inputs: Inputs, tmp_path: Path
+) -> None:
+    image = tmp_path / "0.ppm"
+    Image.open(inputs.image).save(image)
+    names = sorted(path.name for path in bundle.iterdir())
+    assert {"protected.onnx", "manifest.json", "calibration.safetensors"} <= set(names)
+    for name in names:
+        folder = link_tree(bundle, tmp_path / f"of-{name}")
+        data = bytearray((folder / name).read_bytes())
+        at = len(data) // 2
+        if name == "manifest.json":  # the last digit of a file's size, which stays one
+            at = re.compile(rb'"bytes": \d+').search(data, data.index(b'"files"')).end() - 1  # type: ignore[union-attr]
+        data[at] ^= 1
+        (folder / name).unlink()
+        (folder / name).write_bytes(data)
+        for arguments in ((), (image, tmp_path / "mask.pgm")):
+            refused = cpp.mask(folder, *arguments)
+            assert refused.returncode == 4, (name, refused.stderr)
+            assert "has a changed file" in refused.stderr
+            assert refused.stdout == ""
+    assert not (tmp_path / "mask.pgm").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "to"),
+    [
+        ((96, 128), (96, 128)),
+        ((97, 128), (96, 128)),
+        ((96, 255), (96, 128)),
+        ((480, 640), (96, 128)),
+        ((333, 517), (96, 128)),
+        ((17, 23), (96, 128)),
+        ((50, 300), (96, 401)),
+        ((1, 2), (7, 7)),
+        ((61, 31), (60, 30)),
+    ],
+)
+def test_images_are_stretched_to_the_same_bits(
+    cpp: Build, size: tuple[int, int], to: tuple[int, int]
+) -> None:
+    image = np.random.default_rng(sum(size)).integers(0, 256, (*size, 3), dtype=np.uint8)
+    resized = subprocess.run(
+        [cpp.folder / "tests" / "resize", *map(str, (*size, *to))],
+        input=image.tobytes(), capture_output=True, check=True,
+    )  # fmt: skip
+    mine = np.frombuffer(resized.stdout, np.uint8).reshape(*to, 3)
+    np.testing.assert_array_equal(mine, images.resize(image, to))
+
+
+@pytest.mark.parametrize("threshold", [None, 0.0])
+@pytest.mark.parametrize("size", [None, (130, 150)])
+def test_results_are_those_of_the_python_runtime(
+    cpp: Build,
+    bundle: Path,
+    python: Protected,
+    inputs: Inputs,
+    tmp_path: Path,
+    size: tuple[int, int] | None,
+    threshold: float | None,
+) -> None:
+    if not cpp.has_runtime:
+        pytest.skip("ONNX Runtime's headers are not here: set ONNXRUNTIME_ROOT")
+    for index, path in enumerate(sorted(inputs.images.iterdir())):
+        picture = Image.open(path)
+        picture = picture.resize(size[::-1]) if size else picture
+        image = tmp_path / "image.ppm"
+        picture.save(image)
+        out = tmp_path / f"{index}.pgm"
+        ran = cpp.mask(bundle, image, out, *([] if threshold is None else [threshold]))
+        assert ran.returncode == 0, ran.stderr
+        found = json.loads(ran.stdout)
+        result = python(np.asarray(picture), threshold=threshold)
+        np.testing.assert_array_equal(np.asarray(Image.open(out)) > 127, result.mask)
+        assert found["score"] == pytest.approx(result.score, abs=1e-5)
+        assert found["flag"] == result.flag
+        assert found["covered"] == pytest.approx(1 - result.mask.mean())
+        if threshold == 0.0:
+            assert found["flag"]
+
+
+def test_the_readme_s_consumer_builds_and_runs(cpp: Build, bundle: Path, tmp_path: Path) -> None:
+    prefix = tmp_path / "prefix"
+    installed = done("cmake", "--install", cpp.folder, "--prefix", prefix)
+    assert installed.returncode == 0, installed.stderr
+    (tmp_path / "source").mkdir()
+    for name, language in (("CMakeLists.txt", "cmake"), ("main.cpp", "cpp"), ("main.c", "c")):
+        block = re.search(rf"```{language}\n(.*?)```", README, re.DOTALL)
+        assert block is not None
+        (tmp_path / "source" / name).write_text(block[1])
+    configured(tmp_path / "source", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={prefix}")
+    for program in ("consumer", "consumer_c"):
+        ran = done(tmp_path / "build" / program, bundle)
+        if cpp.has_runtime:
+            assert ran.returncode == 0, ran.stderr
+            assert re.search(r"\d\.\d+", ran.stdout)
+        else:
+            assert ran.returncode == 6
+            assert "no ONNX Runtime" in ran.stderr
