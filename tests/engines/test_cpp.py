@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 
 import zmask_export
-from tests.conftest import ONE_THREAD, Inputs, link_tree
-from zmask_export.artifacts.manifest import is_bundle, read_manifest
+from tests.conftest import ONE_THREAD, Inputs, assert_refused, contents, link_tree, zmask
+from zmask_export.artifacts.manifest import read_manifest
 from zmask_export.data import images
 from zmask_export.runtime.protected import Protected
 
@@ -78,8 +78,7 @@ def configured(source: Path, folder: Path, *options: str) -> str:
 @pytest.fixture(scope="module")
 def cpp(tmp_path_factory: pytest.TempPathFactory) -> Build:
     folder = tmp_path_factory.mktemp("cpp")
-    # Nothing here runs TensorRT.
-    return Build(folder, configured(SOURCE, folder, "-DZMASK_WITH_TENSORRT=OFF"))
+    return Build(folder, configured(SOURCE, folder))
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +87,7 @@ def python(bundle: Path) -> Protected:
 
 
 def test_the_configuration_says_what_it_left_out(cpp: Build) -> None:
-    assert "zmask: TENSORRT: left out, as asked" in cpp.said
+    assert "zmask: TENSORRT: left out; ZMASK_WITH_TENSORRT=ON takes it" in cpp.said
     assert re.search("zmask: ONNXRUNTIME: (left out, not found; set ONNXRUNTIME_ROOT|/)", cpp.said)
     if os.environ.get("ONNXRUNTIME_ROOT"):
         assert cpp.has_runtime
@@ -100,8 +99,17 @@ def test_unit_tests(cpp: Build) -> None:
     assert "100% tests passed, 0 tests failed out of 4" in ran.stdout
 
 
-def test_the_source_is_no_bundle_that_a_build_may_replace() -> None:
-    assert not is_bundle(SOURCE)
+def test_no_build_replaces_the_source(inputs: Inputs, tmp_path: Path) -> None:
+    copy = shutil.copytree(SOURCE, tmp_path / "engines" / "cpp")
+    before = contents(copy)
+    assert_refused(zmask("build", *inputs.random, "--out", copy, "--force"), 5, "cpp")
+    assert contents(copy) == before
+
+
+def test_the_versions_are_one() -> None:
+    assert f"project(zmask VERSION {zmask_export.__version__} " in (
+        SOURCE / "CMakeLists.txt"
+    ).read_text("utf-8")
 
 
 def test_a_bundle_is_what_python_says_it_is(cpp: Build, bundle: Path, detect_bundle: Path) -> None:
@@ -127,8 +135,8 @@ def test_a_changed_byte_in_any_file_is_refused(
         folder = link_tree(bundle, tmp_path / f"of-{name}")
         data = bytearray((folder / name).read_bytes())
         at = len(data) // 2
-        if name == "manifest.json":  # the last digit of a file's size, which stays one
-            at = re.compile(rb'"bytes": \d+').search(data, data.index(b'"files"')).end() - 1  # type: ignore[union-attr]
+        if name == "manifest.json":  # the first digit of a file's size, which stays a digit
+            at = data.rindex(b'"bytes": ') + len(b'"bytes": ')
         data[at] ^= 1
         (folder / name).unlink()
         (folder / name).write_bytes(data)
