@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <exception>
 #include <string>
 #include <utility>
 
@@ -190,11 +191,17 @@ Engine::Engine(const std::filesystem::path& bundle, const Options& options) {
     throw UsageError("A number of threads below 0 is not possible.", "Give 0 or more.");
   }
   std::string file;
+  std::exception_ptr nothing_to_run;  // said only of a bundle that is whole
   Bundle opened = open_bundle(bundle, [&](const Manifest& manifest) {
-    file = choose(manifest, options);
-    if (manifest.files.count(file) == 0) throw bad_bundle(bundle, "has no " + file);
+    try {
+      file = choose(manifest, options);
+    } catch (const BackendUnavailableError&) {
+      nothing_to_run = std::current_exception();
+    }
     return file;
   });
+  if (nothing_to_run) std::rethrow_exception(nothing_to_run);
+  if (opened.manifest.files.count(file) == 0) throw bad_bundle(bundle, "has no " + file);
   auto impl = std::make_unique<Impl>();
   impl->runner = load(opened, file, options);
   impl->backend = impl->runner->name();
