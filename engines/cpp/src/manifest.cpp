@@ -111,6 +111,9 @@ void check_tolerances(Fields& outer) {
   for (const std::string_view name : {"boxes_atol", "scores_atol"}) {
     if (!fields.is_null(name)) fields.number(name, 0);
   }
+  for (const std::string_view name : {"predictions", "auc", "quality"}) {
+    if (fields.has(name) && !fields.is_null(name)) fields.number(name, 0, 1);
+  }
   fields.done();
 }
 
@@ -125,6 +128,12 @@ EngineInfo engine(const json::Value& value, const std::string& where) {
     if (!fields.any(name).is_null()) fields.integer(name, 0);
   }
   fields.boolean("tf32");
+  for (const std::string_view name : {"convolutions", "compiled"}) {
+    if (!fields.has(name)) continue;
+    fields.each_member(name, [](const json::Member& member, const std::string& at) {
+      integer_of(member.value, at, 0, max_elements);
+    });
+  }
   if (fields.any("batch").array() != nullptr) {
     std::size_t count = 0;
     fields.each("batch", [&](const json::Value& batch, const std::string& at) {
@@ -201,7 +210,7 @@ Manifest read(const json::Value& document) {
   info.name = fields.text("name");
   info.model = fields.text("model");
   info.policy = fields.one_of("policy", {"detect", "mask", "gated"});
-  info.precision = fields.text("precision");
+  info.precision = fields.one_of("precision", {"fp32", "tf32", "fp16", "bf16", "int8"});
   fields.integer("opset", 1);
   fields.each("classes", [&](const json::Value& value, const std::string& at) {
     info.classes.push_back(text_of(value, at));

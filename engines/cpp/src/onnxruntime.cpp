@@ -101,7 +101,13 @@ class OnnxRuntimeRunner final : public Runner {
       Ort::SessionOptions settings;
       settings.SetLogSeverityLevel(ORT_LOGGING_LEVEL_FATAL);
       settings.SetIntraOpNumThreads(options.threads);
+      // Its int8 kernels saturate on processors without VNNI; engines do not.
+      settings.AddConfigEntry("session.disable_quant_qdq", "1");
       cuda_ = use_cuda(options.device);
+      if (info.precision == "bf16" && !cuda_) {
+        throw BackendUnavailableError("ONNX Runtime has no bfloat16 convolutions on a CPU.",
+                                      "Run the bundle's engine on a GPU, or take one of fp32 or fp16.");
+      }
       if (cuda_) append_cuda(settings);
       session_ = Ort::Session(env, graph.data(), graph.size(), settings);
     } catch (const Ort::Exception& error) {

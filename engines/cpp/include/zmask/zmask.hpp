@@ -104,7 +104,7 @@ struct BundleInfo {
   std::string model;
   std::string tool_version;
   std::string policy;     // detect, mask or gated
-  std::string precision;  // fp32
+  std::string precision;  // fp32, tf32, fp16, bf16 or int8
   std::vector<std::string> classes;
   std::size_t height = 0;  // of the engine's input
   std::size_t width = 0;
