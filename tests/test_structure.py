@@ -25,6 +25,7 @@ ROOMS = (
     "artifacts",
     "models",
     "backends",
+    "foreign",
     "defense",
     "attack",
     "calibrate",

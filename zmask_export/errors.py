@@ -6,6 +6,7 @@
     ├── InputError                         4   what was handed over is wrong
     │   ├── ImageError                         an image file
     │   ├── DatasetError                       a folder of images or labels
+    │   ├── NetworkError                       a network of the user's own: a module or an ONNX file
     │   ├── WeightsError                       a checkpoint
     │   ├── CalibrationError                   a calibration file
     │   ├── PatchError                         a patch file
@@ -67,6 +68,10 @@ class ImageError(InputError):
 
 class DatasetError(InputError):
     """A folder of images or labels cannot be used."""
+
+
+class NetworkError(InputError):
+    """A network of the user's own cannot be used."""
 
 
 class WeightsError(InputError):

@@ -5,9 +5,10 @@ Sizes are (height, width) everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -35,8 +36,8 @@ Registration = Literal["paper", "aligned"]
 """How a pooled map is laid back onto the grid."""
 Fill = Literal["black", "mean"]
 """What a covered pixel becomes: black, as in the paper, or the normalisation mean."""
-Task = Literal["segmentation", "detection"]
-"""What a network predicts: a class for every pixel, or boxes."""
+Task = Literal["segmentation", "detection", "other"]
+"""What a network predicts: a class for every pixel, boxes, or something that is kept as it is."""
 Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8"]
 """What a network computes in; Z-Mask itself always computes in float32. tf32 is a float32 graph whose
 engine may round the factors of a product to 10 bits."""
@@ -91,7 +92,9 @@ PREPROCESS = {
     ),
     # torchvision's SSD300: its mean, no division.
     "vgg": Preprocess(mean=(0.48235, 0.45882, 0.40784), std=(1 / 255, 1 / 255, 1 / 255)),
+    # As they are: for networks that normalise by themselves, from [0, 1] and from [0, 255].
     "unit": Preprocess(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
+    "bytes": Preprocess(mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255)),
 }
 """Named normalisations that ``--preprocess`` takes."""
 
@@ -248,13 +251,16 @@ def load_preset(path: Path) -> Preset:
     return load_yaml(path, Preset, "preset")
 
 
-def load_yaml(path: Path, kind: type[AnySpec], what: str) -> AnySpec:
+def load_yaml(
+    path: Path, kind: type[AnySpec], what: str, context: Mapping[str, Any] | None = None
+) -> AnySpec:
     """Read a spec from a YAML file. Validators find the file's folder in their context.
 
     Args:
         path: the file.
         kind: the spec's class.
         what: what messages call it.
+        context: what validators find there besides.
 
     Raises:
         UsageError: no such file.
@@ -276,7 +282,7 @@ def load_yaml(path: Path, kind: type[AnySpec], what: str) -> AnySpec:
             fix="Correct the file; the README and the shipped files show the form.",
         ) from exc
     try:
-        return kind.model_validate(content, context={"folder": path.parent})
+        return kind.model_validate(content, context={"folder": path.parent, **(context or {})})
     except ValidationError as exc:
         raise InputError(
             f"The {what} {path} is wrong: {explain(exc)}.",

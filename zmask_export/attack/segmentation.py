@@ -84,7 +84,7 @@ class SegmentationVictim:
         self._weights = _class_weights(bare, samples) if balanced else None
         paths = {tap: bare.paths[tap] for tap in taps}
         network = fast_copy(bare.network, paths)
-        self._bare = BareNetwork(network, bare.preprocess, paths, bare.outputs)
+        self._bare = bare.with_network(network, paths)
 
     def scene(
         self,

@@ -13,7 +13,7 @@ from zmask_export.cli.options import PATH, as_json, network_from, network_option
 
 @click.command("build")
 @network_options
-@click.option("--out", type=PATH, help="Folder of the bundle. Default: engines/MODEL.")
+@click.option("--out", type=PATH, help="Folder of the bundle. Default: engines/NAME.")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @click.option(
     "--policy",
@@ -84,6 +84,10 @@ def command(
       zmask-export build --model icnet --weights mine.pth --images clean/ --patch patch.png
       zmask-export build --model icnet --precision fp16 --out engines/icnet-fp16
       zmask-export build --model icnet --preset paper --random-weights
+      zmask-export build --module nets.mine:make --input-size 360x480 --shallow layer1 --deep layer4 \\
+        --images clean/ --patch patch.png
+      zmask-export build --onnx net.onnx --preprocess unit --shallow relu1 --deep relu9 \\
+        --images clean/ --patch patch.png
     """
     from zmask_export.cli.console import ConsoleReporter
     from zmask_export.pipeline.build import BuildOptions, build
@@ -92,7 +96,7 @@ def command(
     chosen = network_from(network)
     options = BuildOptions(
         network=chosen,
-        out=out or Path("engines") / chosen.model,
+        out=out or Path("engines") / chosen.name,
         force=force,
         policy=Policy(policy),
         target=target,

@@ -62,6 +62,8 @@ def command(
       zmask-export calibrate --model icnet --images clean/ --out icnet.safetensors
       zmask-export calibrate --model icnet --weights mine.pth --images clean/ --out mine.safetensors
       zmask-export calibrate --model icnet --images clean/ --select-taps --out taps.yaml
+      zmask-export calibrate --module nets.mine:make --input-size 360x480 --shallow layer1 \\
+        --deep layer4 --images clean/ --out mine.safetensors
     """
     from zmask_export.data.images import ImageFolder
     from zmask_export.pipeline.network import open_network
@@ -71,18 +73,22 @@ def command(
             "--patch, --candidates and --budget belong to --select-taps.",
             fix="Add --select-taps, or leave them out.",
         )
-    opened = open_network(network_from(network))
+    chosen = network_from(network)
+    opened = open_network(chosen)
     if select_taps and limit is None:
         limit = SELECT_LIMIT
     folder = ImageFolder(images, opened.input_size, on_bad=on_bad_image, limit=limit)
     if select_taps:
         names = tuple(name.strip() for name in candidates.split(",")) if candidates else ()
-        _select(opened, folder, out, patches, names, 1.0 if budget is None else budget, as_json)
+        many = 1.0 if budget is None else budget
+        _select(opened, chosen.option, folder, out, patches, names, many, as_json)
     else:
-        _calibrate(opened, folder, out, batch, as_json)
+        _calibrate(opened, chosen.option, folder, out, batch, as_json)
 
 
-def _calibrate(opened: OpenNetwork, images: Any, out: Path, batch: int, as_json: bool) -> None:
+def _calibrate(
+    opened: OpenNetwork, option: str, images: Any, out: Path, batch: int, as_json: bool
+) -> None:
     from zmask_export.cli.console import ConsoleReporter
     from zmask_export.pipeline.calibrate import calibrate
 
@@ -93,13 +99,14 @@ def _calibrate(opened: OpenNetwork, images: Any, out: Path, batch: int, as_json:
         return
     click.echo(f"{out}: {len(header.defense.taps)} taps over {header.images} images")
     click.echo(
-        f"Next: zmask-export fit --model {header.model} --calibration {out} --images FOLDER "
+        f"Next: zmask-export fit {option} --calibration {out} --images FOLDER "
         "--patch PNG, and the same options for the network"
     )
 
 
 def _select(
     opened: OpenNetwork,
+    option: str,
     images: Any,
     out: Path,
     patches: tuple[Path, ...],
@@ -128,14 +135,12 @@ def _select(
         click.echo(json.dumps({"out": str(out), **asdict(selection)}))
         return
     _show(selection)
+    own = " --weights FILE" if opened.reader is None else ""
     click.echo(
         f"{out}: S = {', '.join(selection.proposed.shallow)}; "
         f"D = {', '.join(selection.proposed.deep)}"
     )
-    click.echo(
-        f"Next: zmask-export build --model {opened.entry.name} --preset {out} --weights FILE "
-        "--images FOLDER --patch PNG"
-    )
+    click.echo(f"Next: zmask-export build {option} --preset {out}{own} --images FOLDER --patch PNG")
 
 
 def _show(selection: Selection) -> None:

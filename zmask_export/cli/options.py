@@ -41,10 +41,25 @@ class SizeType(click.ParamType):  # type: ignore[type-arg]
 
 
 def network_options(function: Function) -> Function:
-    """--model and everything that says which network is meant."""
+    """--model, --module or --onnx, and everything that says which network is meant."""
     for option in reversed(
         (
-            click.option("--model", required=True, help="Network, such as icnet."),
+            click.option("--model", help="Network, such as icnet."),
+            click.option(
+                "--module",
+                help="In place of --model: package.module:factory of a network of your own; taps are module "
+                "paths.",
+            ),
+            click.option(
+                "--onnx",
+                type=PATH,
+                help="In place of --model: an ONNX file of your own; taps are tensor names.",
+            ),
+            click.option(
+                "--outputs",
+                help="Names for your network's outputs, NAME or NAME=SOURCE, separated by commas; logits "
+                "are class scores (N, C, h, w).",
+            ),
             click.option(
                 "--preset",
                 help="Preset: a YAML file, or paper. Default: the network's own demo preset.",
@@ -56,7 +71,8 @@ def network_options(function: Function) -> Function:
             ),
             click.option("--random-weights", is_flag=True, help="Seeded random weights."),
             click.option(
-                "--preprocess", help="Normalisation of the weights: imagenet, caffe or unit."
+                "--preprocess",
+                help="Normalisation of the weights: imagenet, caffe, vgg, unit (none), bytes (x 255).",
             ),
             click.option("--input-size", type=SizeType(), help="Input size, such as 360x480."),
             click.option("--shallow", help="Taps of S, separated by commas."),
@@ -93,11 +109,24 @@ def network_options(function: Function) -> Function:
 
 
 def network_from(values: dict[str, Any]) -> Any:
-    """Take the options of :func:`network_options` out of ``values``."""
+    """Take the options of :func:`network_options` out of ``values``.
+
+    Raises:
+        UsageError: no network, or more than one.
+    """
     from zmask_export.pipeline.network import NetworkOptions
 
+    model, module, onnx = (values.pop(name) for name in ("model", "module", "onnx"))
+    if sum(name is not None for name in (model, module, onnx)) != 1:
+        raise UsageError(
+            "One of --model, --module and --onnx must say which network is meant.",
+            fix="Give one: a network that comes with the package, or one of your own.",
+        )
     return NetworkOptions(
-        model=values.pop("model"),
+        model=model or "",
+        module=module,
+        onnx=onnx,
+        outputs=_names(values.pop("outputs")),
         preset=values.pop("preset"),
         weights=values.pop("weights"),
         random_weights=values.pop("random_weights"),

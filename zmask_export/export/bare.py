@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 
 import onnx_ir as ir
@@ -12,8 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from zmask_export.errors import CompileError, ZMaskError
-from zmask_export.export.names import name_by_module
+from zmask_export.export.graph import export_graph
+from zmask_export.export.names import NETWORK, name_by_module
 from zmask_export.export.suppression import TRANSLATIONS
+from zmask_export.foreign.factory import where
+from zmask_export.foreign.onnx_network import OnnxNetwork
 from zmask_export.models.bare import BareNetwork
 from zmask_export.spec import Size
 
@@ -43,7 +47,8 @@ def export_bare(bare: BareNetwork, size: Size, batch: int | None = None) -> ir.M
     """Export a network with its normalisation and taps.
 
     Args:
-        bare: the network; every path it reads becomes an output ``tap.<name>``.
+        bare: the network; every path it reads becomes an output ``tap.<name>``. An ONNX file is one already
+            and is brought into the same form.
         size: input (H, W); fixed in the graph.
         batch: fixed batch size, or None for a dynamic one.
 
@@ -55,14 +60,17 @@ def export_bare(bare: BareNetwork, size: Size, batch: int | None = None) -> ir.M
         CompileError: the exporter cannot translate the network.
         UsageError: a tap names no layer, or one that does not run.
         ShapeError: the network refuses the input size, or a tapped layer's output is no map.
+        NetworkError: see ``export_graph``.
     """
+    if isinstance(bare, OnnxNetwork):
+        return export_graph(bare, size, batch, opset=OPSET, tap_prefix=TAP_PREFIX, part=NETWORK)
     # Two images while tracing: a batch of 1 would be taken for a constant.
     example = torch.rand(batch or 2, 3, *size)
     dynamic = None if batch else ({0: torch.export.Dim("N", min=1, max=MAX_BATCH)},)
     names = [*bare.outputs, *(f"{TAP_PREFIX}{tap}" for tap in bare.paths)]
-    quiet = logging.getLogger("torch.onnx")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
+    # torch logs, at several places, the whole graph of a network that it cannot trace.
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
@@ -85,7 +93,7 @@ def export_bare(bare: BareNetwork, size: Size, batch: int | None = None) -> ir.M
             fix="Keep to tensor operations that torch.export can trace.",
         ) from exc
     finally:
-        quiet.setLevel(level)
+        logging.disable(level)
     if program is None:
         raise CompileError("The exporter returned nothing.", fix="Update torch to 2.6 or newer.")
     model = program.model
@@ -99,5 +107,13 @@ def export_bare(bare: BareNetwork, size: Size, batch: int | None = None) -> ir.M
 
 
 def _reason(exc: BaseException) -> str:
-    cause = exc.__cause__ or exc
-    return str(cause).strip().splitlines()[0][:200]
+    """What the exporter could not do: the operator, or the line of the user's code."""
+    cause: BaseException = exc
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    operator = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", str(cause))
+    if operator is not None:
+        return f"the operator {operator[1]} has no ONNX form"
+    place = where(cause)
+    lines = str(cause).strip().splitlines() or [type(cause).__name__]
+    return f"{lines[0][:200]}{f'; {place}' if place else ''}"

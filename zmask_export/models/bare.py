@@ -53,6 +53,10 @@ class BareNetwork(nn.Module):
                 )
         return result, {tap: taps.features[tap] for tap in self.paths}
 
+    def with_network(self, network: nn.Module, paths: dict[str, str]) -> BareNetwork:
+        """The same around another form of the network, with other taps."""
+        return BareNetwork(network, self.preprocess, paths, self.outputs)
+
     def predict(self, image: Tensor) -> dict[str, Tensor]:
         """The network's outputs alone."""
         result = self.network(normalise(image, self.preprocess))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -123,6 +124,7 @@ def build(options: BuildOptions, *, reporter: Reporter | None = None) -> Built:
         reporter.note(note)
     with reporter.bar("opening", 1) as advance:
         opened = open_network(options.network)
+        options = replace(options, batch=opened.batch_of(options.batch))
         advance(1)
     require_possible(
         options.precision, opened, chosen, options.images,
@@ -270,15 +272,21 @@ def check(
         )
 
 
-def _signature(
-    fused: Fused,
-) -> tuple[list[tuple[str, list[int | str]]], list[tuple[str, list[int | str]]]]:
+Signature = list[tuple[str, list[int | str], str]]
+"""Names, shapes and dtypes of tensors."""
+
+
+def _signature(fused: Fused) -> tuple[Signature, Signature]:
     graph = fused.model.graph
 
-    def shapes(values: object) -> list[tuple[str, list[int | str]]]:
+    def described(values: Iterable[ir.Value]) -> Signature:
         return [
-            (v.name or "", [d if isinstance(d, int) else "N" for d in v.shape or ()])
-            for v in values  # type: ignore[attr-defined]
+            (
+                v.name or "",
+                [d if isinstance(d, int) else "N" for d in v.shape or ()],
+                (v.dtype or ir.DataType.FLOAT).numpy().name,
+            )
+            for v in values
         ]
 
-    return shapes(graph.inputs), shapes(graph.outputs)
+    return described(graph.inputs), described(graph.outputs)

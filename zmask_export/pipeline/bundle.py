@@ -41,7 +41,6 @@ _MEANINGS = {
     "heatmap_shallow": ("[0, inf)", "largest over-activation of the shallow layers"),
     "heatmap_deep": ("[0, inf)", "largest over-activation of the deep layers"),
 }
-_DTYPES = {"flag": "bool", "labels": "int64", "count": "int64"}
 _PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime-gpu", "onnxruntime", "torch")
 
 
@@ -56,7 +55,7 @@ def write_bundle(
     tolerances: Tolerances,
     batch: int | None,
     onnx_model: bytes,
-    signature: tuple[Sequence[tuple[str, Any]], Sequence[tuple[str, Any]]],
+    signature: tuple[Sequence[tuple[str, Any, str]], Sequence[tuple[str, Any, str]]],
     engines: Sequence[CompiledEngine],
     engine_batch: BatchRange | None,
     parity: ParityReport,
@@ -70,7 +69,7 @@ def write_bundle(
         force: replace what is there.
         calibration, policy, classes, limits, tolerances, batch: go into the manifest.
         onnx_model: the fused graph.
-        signature: names and shapes of the graph's inputs and outputs.
+        signature: names, shapes and dtypes of the graph's inputs and outputs.
         engines: compiled engines.
         engine_batch: batches that the engines take; None for the graph's fixed one, or for 1.
         parity: the verified report.
@@ -101,8 +100,8 @@ def write_bundle(
             preprocess=header.preprocess,
             fill=header.defense.fill,
             threshold=calibration.require_fitted()[1],
-            inputs=tuple(_describe(name, shape) for name, shape in signature[0]),
-            outputs=tuple(_describe(name, shape) for name, shape in signature[1]),
+            inputs=tuple(_describe(*tensor) for tensor in signature[0]),
+            outputs=tuple(_describe(*tensor) for tensor in signature[1]),
             engines=tuple(_engine_info(engine, batch, engine_batch) for engine in engines),
             tolerances=tolerances,
             weights_sha256=header.weights_sha256,
@@ -140,7 +139,7 @@ def _engine_info(
     )
 
 
-def _describe(name: str, shape: Sequence[Any]) -> TensorInfo:
+def _describe(name: str, shape: Sequence[Any], dtype: str) -> TensorInfo:
     dims = tuple(d if isinstance(d, int) else "N" for d in shape)
     if name == "image":
         return TensorInfo(
@@ -154,11 +153,13 @@ def _describe(name: str, shape: Sequence[Any]) -> TensorInfo:
             range="[0, inf)",
             meaning="lambda0: an image with a larger score is flagged",
         )
-    values, meaning = _MEANINGS.get(name, ("any", f"activations of {name.removeprefix('tap.')}"))
+    own = ("any", "an output of the network, as it gives it")
+    values, meaning = _MEANINGS.get(name, own)
+    if name.startswith("tap."):
+        values, meaning = "any", f"activations of {name.removeprefix('tap.')}"
     if name.startswith("heatmap."):
         _, branch, tap = name.split(".", 2)
         values, meaning = "[0, inf)", f"over-activation at {tap}, pooled with the {branch} kernels"
-    dtype = _DTYPES.get(name, "float32")
     return TensorInfo(name=name, dtype=dtype, shape=dims, range=values, meaning=meaning)
 
 

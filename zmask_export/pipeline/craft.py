@@ -25,6 +25,7 @@ from zmask_export.attack.settings import CraftSettings
 from zmask_export.data.coco import BoxSample
 from zmask_export.data.segmentation import Sample
 from zmask_export.errors import UsageError
+from zmask_export.foreign.onnx_network import OnnxNetwork
 from zmask_export.models.bare import BareNetwork
 from zmask_export.pipeline.craft_data import CraftData
 from zmask_export.pipeline.network import OpenNetwork
@@ -214,12 +215,31 @@ def _effect(
 
 
 def _require_goal(settings: CraftSettings, opened: OpenNetwork) -> None:
+    require_attackable(opened)
     if (settings.goal is not None) != (opened.entry.task == "detection"):
         raise UsageError(
             f"A goal is for detectors, and {opened.entry.name} is none."
             if settings.goal is not None
             else f"{opened.entry.name} is a detector, and the attack on one has a goal.",
             fix="Leave out --goal." if settings.goal is not None else "Give --goal misclassify.",
+        )
+
+
+def require_attackable(opened: OpenNetwork) -> None:
+    """Refuse networks that no attack of ours has a loss or a gradient for.
+
+    Raises:
+        UsageError: an ONNX file, or a network without logits or boxes.
+    """
+    advice = "Craft against the network in PyTorch (--module), and give the patch with --patch."
+    if isinstance(opened.bare(), OnnxNetwork):
+        raise UsageError(
+            "An ONNX file cannot be differentiated, so no patch is crafted.", fix=advice
+        )
+    if opened.entry.task == "other":
+        raise UsageError(
+            f"{opened.entry.name} gives neither logits nor boxes, and an attack needs one of them.",
+            fix="Name its class scores with --outputs logits=OUTPUT, or give a patch file to --patch.",
         )
 
 

@@ -12,7 +12,7 @@ from zmask_export.artifacts.files import sha256_file
 from zmask_export.artifacts.manifest import Manifest
 from zmask_export.data.layouts import Boxes, open_boxes
 from zmask_export.data.segmentation import SegmentationFolder, require_classes
-from zmask_export.errors import DatasetError
+from zmask_export.errors import DatasetError, UsageError
 from zmask_export.evaluate.objects import ObjectDetection
 from zmask_export.evaluate.segmentation import Segmentation
 from zmask_export.evaluate.task import Samples, Task
@@ -66,8 +66,13 @@ def open_labelled(
 
     Raises:
         DatasetError: no labels for the task, other classes than the network's, or no image.
-        UsageError: ``limit`` is under 1.
+        UsageError: ``limit`` is under 1, or the network has no task that labels belong to.
     """
+    if task == "other":
+        raise UsageError(
+            "The network gives neither logits nor boxes, so no data set says how good it is.",
+            fix="Name its class scores when building: --outputs logits=OUTPUT.",
+        )
     data = (_boxes if task == "detection" else _pixels)(root, split, classes, size, limit)
     if not len(data.samples):
         raise DatasetError(f"The split {split} of {root} is empty.", fix="Name another split.")
@@ -77,7 +82,9 @@ def open_labelled(
 def task_of(manifest: Manifest) -> TaskName:
     """What a bundle's network predicts."""
     outputs = {tensor.name for tensor in manifest.outputs}
-    return "detection" if outputs.issuperset(DETECTION_OUTPUTS) else "segmentation"
+    if outputs.issuperset(DETECTION_OUTPUTS):
+        return "detection"
+    return "segmentation" if "logits" in outputs else "other"
 
 
 def digest(paths: Iterable[Path]) -> str:

@@ -2,127 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
-
-from pydantic import ValidationError
-from torch import nn
 
 from zmask_export import presets
 from zmask_export.artifacts import calibration as calibrations
 from zmask_export.artifacts.calibration import Calibration
-from zmask_export.data.segmentation import CAMVID_CLASSES, CITYSCAPES_CLASSES
 from zmask_export.errors import CalibrationError, UsageError
 from zmask_export.models import registry, weights
-from zmask_export.models.bare import BareNetwork, tap_paths
 from zmask_export.models.detection import published
 from zmask_export.models.detection.limits import apply_limits
-from zmask_export.models.detection.network import DetectorNetwork, PlainDetector
 from zmask_export.models.registry import ModelEntry
 from zmask_export.models.taps import resolve
-from zmask_export.spec import (
-    PREPROCESS,
-    DefenseSpec,
-    DetectorLimits,
-    Fill,
-    Preprocess,
-    Preset,
-    Registration,
-    Size,
-    explain,
+from zmask_export.pipeline.foreign import open_foreign
+from zmask_export.pipeline.opened import (
+    NetworkOptions,
+    OpenNetwork,
+    asked_fields,
+    changed_defense,
+    chosen_defense,
+    named_preprocess,
 )
+from zmask_export.spec import DetectorLimits
+
+__all__ = ["MOST_CLASSES", "NetworkOptions", "OpenNetwork", "load_calibration", "open_network"]
 
 MOST_CLASSES = 256
 """Predictions are uint8."""
-
-
-@dataclass(frozen=True)
-class NetworkOptions:
-    """What a user says about the network. None means: what the preset says.
-
-    Attributes:
-        model: registered name.
-        preset: name or path of a preset.
-        weights: checkpoint; "torchvision" for what torchvision publishes.
-        random_weights: seeded random weights instead of a checkpoint.
-        preprocess: name of a normalisation.
-        input_size: (H, W).
-        shallow, deep: taps.
-        registration, fill, corners: see DefenseSpec.
-        limits: of a detector.
-    """
-
-    model: str
-    preset: str | None = None
-    weights: Path | None = None
-    random_weights: bool = False
-    preprocess: str | None = None
-    input_size: Size | None = None
-    shallow: tuple[str, ...] = ()
-    deep: tuple[str, ...] = ()
-    registration: Registration | None = None
-    fill: Fill | None = None
-    corners: int | None = None
-    limits: DetectorLimits = field(default_factory=DetectorLimits)
-
-
-@dataclass(frozen=True)
-class OpenNetwork:
-    """A network ready to be calibrated, attacked or exported.
-
-    Attributes:
-        entry: what it is registered as.
-        network: with its weights, in eval mode.
-        classes: number of classes.
-        preprocess: its normalisation.
-        weights_sha256: fingerprint of the weights.
-        input_size: (H, W).
-        defense: of the preset, changed by what the user said.
-        asked: the fields of ``defense`` that the user named, by option or by a preset.
-        preset: where everything else comes from.
-        shipped: the preset's files; none where the weights are not the preset's.
-    """
-
-    entry: ModelEntry
-    network: nn.Module
-    classes: int
-    preprocess: Preprocess
-    weights_sha256: str
-    input_size: Size
-    defense: DefenseSpec
-    asked: frozenset[str]
-    preset: Preset
-    shipped: presets.Shipped
-
-    def bare(self, defense: DefenseSpec | None = None) -> BareNetwork:
-        """The bare network with the taps of a defense, its own by default."""
-        paths = tap_paths(self.entry, (defense or self.defense).taps)
-        return self.reading(paths)
-
-    def reading(self, paths: dict[str, str]) -> BareNetwork:
-        """The bare network with taps by module path."""
-        kind = DetectorNetwork if self.entry.task == "detection" else BareNetwork
-        return kind(self.network, self.preprocess, paths)
-
-    def exportable(self, defense: DefenseSpec | None = None) -> BareNetwork:
-        """The bare network in operators that every target has.
-
-        Raises:
-            UsageError, CompileError: see :class:`PlainDetector`.
-        """
-        bare = self.bare(defense)
-        return PlainDetector(bare, self.input_size) if isinstance(bare, DetectorNetwork) else bare
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The network's own names where they are known, else CamVid's or Cityscapes' by their number."""
-        if self.entry.class_names and len(self.entry.class_names) == self.classes:
-            return self.entry.class_names
-        for names in (CAMVID_CLASSES, CITYSCAPES_CLASSES):
-            if self.classes == len(names):
-                return names
-        return tuple(f"class {index}" for index in range(self.classes))
 
 
 def open_network(options: NetworkOptions) -> OpenNetwork:
@@ -131,7 +37,14 @@ def open_network(options: NetworkOptions) -> OpenNetwork:
     Raises:
         UsageError: unknown network, preset, tap or normalisation, or options that contradict.
         WeightsError: the checkpoint cannot be used.
+        NetworkError, ShapeError: a network of the user's own, or a tap of it, cannot be used.
     """
+    if options.module is not None or options.onnx is not None:
+        return open_foreign(options)
+    if options.outputs:
+        raise UsageError(
+            f"{options.model} has its own names for its outputs.", fix="Leave out --outputs."
+        )
     entry = registry.get(options.model)
     shipped = presets.find(entry.name, options.preset)
     if options.weights is not None and options.random_weights:
@@ -163,7 +76,7 @@ def open_network(options: NetworkOptions) -> OpenNetwork:
         )
     preprocess = entry.preprocess
     if options.preprocess is not None:
-        preprocess = _preprocess(options.preprocess)
+        preprocess = named_preprocess(options.preprocess)
     size = options.input_size or shipped.preset.input_size
     if min(size) < entry.min_side:
         raise UsageError(
@@ -177,8 +90,8 @@ def open_network(options: NetworkOptions) -> OpenNetwork:
         preprocess=preprocess,
         weights_sha256=weights.fingerprint(network),
         input_size=size,
-        defense=_defense(options, entry, shipped.preset),
-        asked=_asked(options, shipped.preset),
+        defense=chosen_defense(options, shipped.preset, entry.shallow, entry.deep),
+        asked=asked_fields(options, shipped.preset),
         preset=shipped.preset,
         shipped=shipped if path == shipped.weights else shipped.settings_alone(),
     )
@@ -191,41 +104,6 @@ def _weights(entry: ModelEntry, given: Path | None) -> Path | None:
     if given is not None and str(given) == published.NAME and not given.exists():
         return published.fetch(entry.name)
     return given
-
-
-def _preprocess(name: str) -> Preprocess:
-    if name not in PREPROCESS:
-        raise UsageError(
-            f"There is no normalisation called {name!r}.",
-            fix=f"Choose one of: {', '.join(PREPROCESS)}.",
-        )
-    return PREPROCESS[name]
-
-
-def _defense(options: NetworkOptions, entry: ModelEntry, preset: Preset) -> DefenseSpec:
-    try:
-        defense = preset.defense(options.shallow or entry.shallow, options.deep or entry.deep)
-    except ValidationError as exc:
-        raise UsageError(
-            f"The defense's settings are wrong: {explain(exc)}.", fix="Correct the preset."
-        ) from exc
-    changes = {
-        "shallow": options.shallow or defense.shallow,
-        "deep": options.deep or defense.deep,
-        "registration": options.registration or defense.registration,
-        "fill": options.fill or defense.fill,
-        "corners": defense.corners if options.corners is None else options.corners,
-    }
-    return _changed(defense, changes)
-
-
-def _asked(options: NetworkOptions, preset: Preset) -> frozenset[str]:
-    fields = {"shallow", "deep", "registration", "fill", "corners"}
-    asked = {name for name in fields if getattr(options, name) not in (None, ())}
-    if options.preset is not None:
-        asked |= {"shallow_kernels", "deep_kernels", "grid", "registration", "fill", "corners"}
-        asked |= {name for name in ("shallow", "deep") if getattr(preset, name) is not None}
-    return frozenset(asked)
 
 
 def load_calibration(
@@ -271,13 +149,4 @@ def load_calibration(
         changes[name] = given
     if not changes:
         return calibration
-    return calibration.with_header(defense=_changed(header.defense, changes))
-
-
-def _changed(defense: DefenseSpec, changes: Mapping[str, object]) -> DefenseSpec:
-    try:
-        return DefenseSpec.model_validate({**defense.model_dump(), **changes})
-    except ValidationError as exc:
-        raise UsageError(
-            f"The defense's settings are wrong: {explain(exc)}.", fix="Correct the preset."
-        ) from exc
+    return calibration.with_header(defense=changed_defense(header.defense, changes))

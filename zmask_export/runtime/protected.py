@@ -17,6 +17,7 @@ from zmask_export.errors import ShapeError, UsageError
 from zmask_export.runtime.choice import Backend, Choice, open_runner
 from zmask_export.runtime.detections import Detections
 from zmask_export.runtime.inputs import Prepared, prepare
+from zmask_export.spec import Size
 
 NEVER = 1e30
 """A threshold that no score reaches: an engine that covers on a flag then behaves as the bare network."""
@@ -147,7 +148,9 @@ class Protected:
     def _result(self, outputs: Arrays, row: int, threshold: float) -> Result:
         own = {name: value[row] for name, value in outputs.items()}
         return Result(
-            prediction=own["logits"].argmax(axis=0).astype(np.uint8) if "logits" in own else None,
+            prediction=_prediction(own["logits"], self.manifest.input_size)
+            if "logits" in own
+            else None,
             detections=Detections.of(own) if "boxes" in own else None,
             mask=own["mask"][0] > 0.5,
             flag=bool(own["flag"]),
@@ -158,6 +161,17 @@ class Protected:
             heatmap_deep=own["heatmap_deep"][0],
             outputs=own,
         )
+
+
+def _prediction(logits: NDArray[np.float32], size: Size) -> NDArray[np.uint8]:
+    """Class of every pixel (H, W); logits of another size are looked up at the nearest cell."""
+    classes = logits.argmax(axis=0).astype(np.uint8)
+    if classes.shape == size:
+        return classes
+    rows, columns = (
+        (np.arange(side) * cells // side) for side, cells in zip(size, classes.shape, strict=True)
+    )
+    return classes[rows[:, None], columns]
 
 
 def load(bundle: str | Path, *, backend: Backend = "auto", threads: int = 0) -> Protected:
