@@ -21,6 +21,7 @@ from zmask_export.defense.baselines.masknet import MaskNet, save_masknet
 from zmask_export.export.bare import export_bare
 from zmask_export.fuse.emit import FuseOptions, fuse
 from zmask_export.models.detection.network import DetectorNetwork, PlainDetector
+from zmask_export.pipeline.build import signature_of
 from zmask_export.pipeline.bundle import write_bundle
 from zmask_export.pipeline.progress import Advance, Silent
 from zmask_export.presets import find
@@ -143,10 +144,6 @@ def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> TinyDetector:
     write_bundle(
         root / "tiny", force=False, calibration=calibration, policy=Policy.GATED, classes=CLASSES,
         limits=DetectorLimits(), tolerances=tolerances, batch=None, onnx_model=fused.to_bytes(),
-        signature=tuple(
-            [(v.name, [d if isinstance(d, int) else "N" for d in v.shape]) for v in values]
-            for values in (fused.model.graph.inputs, fused.model.graph.outputs)
-        ),
-        engines=(), engine_batch=None, parity=parity,
+        signature=signature_of(fused), engines=(), engine_batch=None, parity=parity,
     )  # fmt: skip
     return TinyDetector(bare, calibration, root / "tiny", camvid, root / "noise.png")

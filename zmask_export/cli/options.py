@@ -47,8 +47,8 @@ def network_options(function: Function) -> Function:
             click.option("--model", help="Network, such as icnet."),
             click.option(
                 "--module",
-                help="In place of --model: package.module:factory of a network of your own; taps are module "
-                "paths.",
+                help="In place of --model: package.module:factory of a network of your own; taps are "
+                "module paths.",
             ),
             click.option(
                 "--onnx",

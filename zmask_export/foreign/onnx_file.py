@@ -47,8 +47,12 @@ class OnnxFile:
 
     @property
     def tensors(self) -> tuple[str, ...]:
-        """Names of everything that nodes compute, in order."""
-        return tuple(name for node in self.proto.graph.node for name in node.output if name)
+        """Names of everything that nodes compute from the image, in order."""
+        found = {self.image: None}
+        for node in self.proto.graph.node:
+            if any(name in found for name in node.input):
+                found |= dict.fromkeys(filter(None, node.output))
+        return tuple(found)[1:]
 
     @property
     def size(self) -> Size | None:
@@ -68,7 +72,7 @@ class OnnxFile:
         return copy.SerializeToString()
 
     def maps(self, size: Size) -> dict[str, Shape]:
-        """Tensors that are maps, with (C, h, w), as far as ONNX infers shapes at an input size."""
+        """Tensors that are maps, with (C, h, w), as far as ONNX infers shapes; outputs left out."""
         copy = ModelProto()
         copy.CopyFrom(self.proto)
         fix_input(copy, self.image, 1, size)
@@ -81,7 +85,8 @@ class OnnxFile:
             dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
             if len(dims) == 4 and all(dims):
                 found[value.name] = tuple(dims[1:])
-        return {name: found[name] for name in self.tensors if name in found}
+        own = set(self.outputs)
+        return {name: found[name] for name in self.tensors if name in found and name not in own}
 
 
 def read_onnx(path: Path) -> OnnxFile:

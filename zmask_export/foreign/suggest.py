@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 
 from zmask_export.errors import ShapeError, UsageError
@@ -14,17 +15,19 @@ MOST = 10
 
 
 def stages(maps: Mapping[str, Shape]) -> list[str]:
-    """The last map of every resolution, in the order of the forward pass.
+    """The last map of every resolution on the way down, in the order of the forward pass.
 
     Args:
         maps: layer to (C, h, w), in that order.
     """
     last: dict[Shape, str] = {}
+    smallest = math.inf
     for name, shape in maps.items():
-        if len(shape) == 3 and min(shape[1:]) >= MIN_SIDE:
+        cells = shape[1] * shape[2]
+        if min(shape[1:]) >= MIN_SIDE and cells <= smallest:
+            smallest = cells
             last[shape[1:]] = name
-    order = list(maps)
-    return sorted(last.values(), key=order.index)[:MOST]
+    return list(last.values())[:MOST]
 
 
 def require_taps(shallow: Iterable[str], deep: Iterable[str], maps: Mapping[str, Shape]) -> None:

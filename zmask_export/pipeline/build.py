@@ -182,7 +182,7 @@ def build(options: BuildOptions, *, reporter: Reporter | None = None) -> Built:
         tolerances=opened.preset.contract(options.precision),
         batch=options.batch,
         onnx_model=model,
-        signature=_signature(fused),
+        signature=signature_of(fused),
         engines=engines,
         engine_batch=batch,
         parity=parity,
@@ -276,7 +276,8 @@ Signature = list[tuple[str, list[int | str], str]]
 """Names, shapes and dtypes of tensors."""
 
 
-def _signature(fused: Fused) -> tuple[Signature, Signature]:
+def signature_of(fused: Fused) -> tuple[Signature, Signature]:
+    """Inputs and outputs of a fused graph; the batch is "N" where it is dynamic."""
     graph = fused.model.graph
 
     def described(values: Iterable[ir.Value]) -> Signature:
