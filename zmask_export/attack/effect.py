@@ -9,6 +9,7 @@ from pydantic import FiniteFloat
 from torch import Tensor
 
 from zmask_export.artifacts.calibration import Calibration
+from zmask_export.attack.losses import at_every_pixel
 from zmask_export.attack.pairs import flagged_share, pairs
 from zmask_export.attack.placement import patch_masks
 from zmask_export.data.segmentation import IGNORE, Sample
@@ -58,7 +59,8 @@ def measure(
         size = (labels.shape[0], labels.shape[1])
         counted = ~patch_masks([pair.place], size)[0].numpy() & (labels != IGNORE)
         for k, outputs in enumerate((pair.clean, pair.patched)):
-            right[k] += (outputs["logits"][0].argmax(0).numpy() == labels)[counted].sum()
+            logits = at_every_pixel(outputs["logits"], size)
+            right[k] += (logits[0].argmax(0).numpy() == labels)[counted].sum()
         total += int(counted.sum())
         flags.append(pair.flag)
     if not total:

@@ -36,6 +36,11 @@ class PixelLosses:
         return (self.share * self.right + (1 - self.share) * self.wrong) / self.count
 
 
+def at_every_pixel(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Logits (N, C, h, w) of an image of ``size``: coarser ones at the nearest cell, as runtimes do it."""
+    return logits if logits.shape[2:] == size else F.interpolate(logits, size, mode="nearest")
+
+
 def pixel_losses(
     logits: Tensor, labels: Tensor, outside: Tensor, weights: Tensor | None = None
 ) -> PixelLosses:

@@ -11,7 +11,12 @@ from torch import Tensor
 
 from zmask_export.attack.directions import blend, direction
 from zmask_export.attack.fast import fast_copy
-from zmask_export.attack.losses import PixelLosses, class_balance, pixel_losses
+from zmask_export.attack.losses import (
+    PixelLosses,
+    at_every_pixel,
+    class_balance,
+    pixel_losses,
+)
 from zmask_export.attack.placement import Placement, patch_masks
 from zmask_export.attack.scene import Scene
 from zmask_export.attack.settings import Combine
@@ -98,7 +103,8 @@ class SegmentationVictim:
             outputs, features = self._bare(patched.contiguous(memory_format=torch.channels_last))
         labels = torch.from_numpy(np.stack([self._samples[i].labels for i in picked])).long()
         masks = patch_masks(places, (patched.shape[2], patched.shape[3]))
-        pixels = pixel_losses(outputs["logits"], labels, ~masks, self._weights)
+        logits = at_every_pixel(outputs["logits"], (labels.shape[1], labels.shape[2]))
+        pixels = pixel_losses(logits, labels, ~masks, self._weights)
         return Scene(PixelAttack(pixels, self._combine), features, masks)
 
 

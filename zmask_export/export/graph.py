@@ -18,7 +18,7 @@ import onnx_ir as ir
 import onnxscript.optimizer
 import torch
 from numpy.typing import NDArray
-from onnx import ModelProto, version_converter
+from onnx import ModelProto, inliner, version_converter
 
 from zmask_export.errors import NetworkError, UsageError
 from zmask_export.foreign.onnx_file import fix_input
@@ -80,6 +80,9 @@ def export_graph(
 def _upgraded(proto: ModelProto, opset: int, name: str) -> ModelProto:
     copy = ModelProto()
     copy.CopyFrom(proto)
+    if copy.functions:
+        # The converter leaves functions as they are, too.
+        copy = inliner.inline_local_functions(copy)
     have = next((o.version for o in copy.opset_import if o.domain in ("", "ai.onnx")), None)
     if have == opset:
         return copy

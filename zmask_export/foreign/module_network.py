@@ -66,12 +66,15 @@ class Seen:
         values: its outputs by source.
         calls: module path to how often it ran.
         got: module path to what it gave in the end, in words.
-        maps: module path to (C, h, w), for those that gave one map, in the order of the forward pass.
+        shapes: module path to the shape of the tensor that it gave.
+        maps: module path to (C, h, w), for those that gave one map, in the order of the forward pass; the
+            network's outputs are none.
     """
 
     values: dict[str, Tensor]
     calls: dict[str, int]
     got: dict[str, str]
+    shapes: dict[str, Shape]
     maps: dict[str, Shape]
 
 
@@ -110,6 +113,7 @@ def observe(network: nn.Module, preprocess: Preprocess, size: Size, label: str) 
     calls: dict[str, int] = {}
     got: dict[str, str] = {}
     maps: dict[str, Shape] = {}
+    given: dict[str, Tensor] = {}
 
     def recorder(path: str):  # type: ignore[no-untyped-def]
         def record(module: nn.Module, inputs: object, output: object) -> None:
@@ -117,6 +121,7 @@ def observe(network: nn.Module, preprocess: Preprocess, size: Size, label: str) 
             maps.pop(path, None)
             got[path] = type(output).__name__
             if isinstance(output, Tensor):
+                given[path] = output
                 got[path] = str(tuple(output.shape))
                 if output.ndim == 4 and calls[path] == 1:
                     maps[path] = tuple(output.shape[1:])
@@ -135,7 +140,10 @@ def observe(network: nn.Module, preprocess: Preprocess, size: Size, label: str) 
     finally:
         for handle in handles:
             handle.remove()
-    return Seen(values, calls, got, maps)
+    shapes: dict[str, Shape] = {path: tuple(value.shape) for path, value in given.items()}
+    last = {id(value) for value in values.values()}
+    inner = {path: shape for path, shape in maps.items() if id(given[path]) not in last}
+    return Seen(values, calls, got, shapes, inner)
 
 
 def check_taps(network: nn.Module, taps: Iterable[str], seen: Seen) -> None:
@@ -155,5 +163,4 @@ def check_taps(network: nn.Module, taps: Iterable[str], seen: Seen) -> None:
                 f"The layer {tap!r} {times} in a forward pass.",
                 fix="Tap a layer that runs once: one behind it, or the block around it.",
             )
-        shape = seen.maps.get(tap)
-        require_map(tap, None if shape is None else (PROBE_BATCH, *shape), seen.got[tap])
+        require_map(tap, seen.shapes.get(tap), seen.got[tap])

@@ -71,7 +71,7 @@ class OwnPreset(Preset):
         except (TypeError, ValueError):
             h, w = 0, 0
         if min(h, w) < 1:
-            return data  # the field's own check says what is wrong with it
+            return {**derived((1, 1)), **data}  # the field's own check says what is wrong
         return {**derived((h, w)), **data, "input_size": (h, w)}
 
     @model_validator(mode="after")

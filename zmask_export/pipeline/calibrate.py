@@ -11,6 +11,7 @@ from zmask_export.artifacts.calibration import FORMAT_VERSION, Calibration, Cali
 from zmask_export.artifacts.files import require_writable
 from zmask_export.calibrate.statistics import measure
 from zmask_export.data.images import ImageSource
+from zmask_export.export.bare import export_bare
 from zmask_export.pipeline.network import OpenNetwork
 from zmask_export.pipeline.progress import Reporter, Silent
 
@@ -38,10 +39,14 @@ def calibrate(
 
     Raises:
         DatasetError, ImageError, WeightsError, OutputError: see ``measure`` and ``write_bytes``.
+        CompileError, NetworkError: a network of the user's own cannot be exported.
     """
     reporter = reporter or Silent()
     if out is not None:
         require_writable(out)
+        if opened.reader is not None:
+            # What a build will refuse is refused here, before the images are read.
+            export_bare(opened.exportable(), opened.input_size, opened.batch)
     checkpoint = None if out is None else out.with_name(f".{out.name}.progress")
     identity = f"{opened.weights_sha256} {opened.preprocess} {opened.defense.taps}"
     with reporter.bar("calibrating", len(images.names)) as advance:

@@ -133,6 +133,8 @@ def randomise(
     require_writable(out)
     require_fits(size, opened.input_size)
     settings = CraftSettings(size=size, epochs=0, smoothness=0, seed=seed)
+    if data is not None:
+        _require_task(opened)
     samples: Sequence[Sample | BoxSample] = [] if data is None else data.load(opened)
     patch = random_patch(size, seed)
     effect = None
@@ -215,7 +217,11 @@ def _effect(
 
 
 def _require_goal(settings: CraftSettings, opened: OpenNetwork) -> None:
-    require_attackable(opened)
+    if isinstance(opened.bare(), OnnxNetwork):
+        raise UsageError(
+            "An ONNX file cannot be differentiated, so no patch is crafted.", fix=_ELSEWHERE
+        )
+    _require_task(opened)
     if (settings.goal is not None) != (opened.entry.task == "detection"):
         raise UsageError(
             f"A goal is for detectors, and {opened.entry.name} is none."
@@ -225,20 +231,13 @@ def _require_goal(settings: CraftSettings, opened: OpenNetwork) -> None:
         )
 
 
-def require_attackable(opened: OpenNetwork) -> None:
-    """Refuse networks that no attack of ours has a loss or a gradient for.
+_ELSEWHERE = "Craft against the network in PyTorch (--module), and give the patch with --patch."
 
-    Raises:
-        UsageError: an ONNX file, or a network without logits or boxes.
-    """
-    advice = "Craft against the network in PyTorch (--module), and give the patch with --patch."
-    if isinstance(opened.bare(), OnnxNetwork):
-        raise UsageError(
-            "An ONNX file cannot be differentiated, so no patch is crafted.", fix=advice
-        )
+
+def _require_task(opened: OpenNetwork) -> None:
     if opened.entry.task == "other":
         raise UsageError(
-            f"{opened.entry.name} gives neither logits nor boxes, and an attack needs one of them.",
+            f"{opened.entry.name} gives neither logits nor boxes, so no attack on it can be measured.",
             fix="Name its class scores with --outputs logits=OUTPUT, or give a patch file to --patch.",
         )
 
