@@ -253,7 +253,7 @@ def test_a_preset_says_everything(desk: Path, inputs: Inputs) -> None:
         "--patch", inputs.patch, "--target", "onnx",
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
-    manifest = load(desk / "engines" / "dictionary").manifest
+    manifest = load(desk / "engines" / "nets-dictionary").manifest
     assert manifest.classes == tuple(preset["classes"])
     assert [t.name for t in manifest.outputs[:3]] == ["logits", "aux", "mask"]
     assert (manifest.fill, manifest.preprocess.bgr) == ("black", True)

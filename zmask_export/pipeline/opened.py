@@ -72,9 +72,9 @@ class NetworkOptions:
 
     @property
     def name(self) -> str:
-        """A short name: the registered one, the factory's or the file's."""
+        """A short name: the registered one, the file's, or module and factory."""
         if self.module is not None:
-            return self.module.rpartition(":")[2]
+            return self.module.rpartition(".")[2].replace(":", "-")
         return self.model if self.onnx is None else self.onnx.stem
 
 
