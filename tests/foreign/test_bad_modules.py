@@ -61,7 +61,7 @@ OPTIONS = {
     "no size": (("--shallow", "stem", "--deep", "mid"), "size of the input is not known"),
     "weights": ((*TAPS, "--random-weights"), "no use for --random-weights"),
     "limits": ((*TAPS, "--detections", "4"), "no use for a limit of detections"),
-    "two networks": ((*TAPS, "--model", "icnet"), "One of --model, --module and --onnx"),
+    "two networks": ((*TAPS, "--model", "icnet"), "--model, --module and --onnx exclude"),
     "too many names": ((*TAPS, "--outputs", "a,b"), "has 3 outputs, and 2 names"),
     "no such output": ((*TAPS, "--outputs", "a=road"), "no output 'road'", "out, aux, best"),
     "one name twice": ((*TAPS, "--outputs", "a=out,a=aux"), "Two outputs have one name"),

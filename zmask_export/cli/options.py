@@ -112,15 +112,22 @@ def network_from(values: dict[str, Any]) -> Any:
     """Take the options of :func:`network_options` out of ``values``.
 
     Raises:
-        UsageError: no network, or more than one.
+        click.UsageError: no network.
+        UsageError: more than one.
     """
     from zmask_export.pipeline.network import NetworkOptions
 
     model, module, onnx = (values.pop(name) for name in ("model", "module", "onnx"))
-    if sum(name is not None for name in (model, module, onnx)) != 1:
+    given = sum(name is not None for name in (model, module, onnx))
+    if not given:
+        raise click.UsageError(
+            "Missing option '--model', or '--module' or '--onnx' in its place.",
+            click.get_current_context(),
+        )
+    if given > 1:
         raise UsageError(
-            "One of --model, --module and --onnx must say which network is meant.",
-            fix="Give one: a network that comes with the package, or one of your own.",
+            "--model, --module and --onnx exclude each other.",
+            fix="Leave in the one that is meant.",
         )
     return NetworkOptions(
         model=model or "",

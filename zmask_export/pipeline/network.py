@@ -9,6 +9,7 @@ from zmask_export import presets
 from zmask_export.artifacts import calibration as calibrations
 from zmask_export.artifacts.calibration import Calibration
 from zmask_export.errors import CalibrationError, UsageError
+from zmask_export.foreign.outputs import MOST_CLASSES
 from zmask_export.models import registry, weights
 from zmask_export.models.detection import published
 from zmask_export.models.detection.limits import apply_limits
@@ -25,10 +26,7 @@ from zmask_export.pipeline.opened import (
 )
 from zmask_export.spec import DetectorLimits
 
-__all__ = ["MOST_CLASSES", "NetworkOptions", "OpenNetwork", "load_calibration", "open_network"]
-
-MOST_CLASSES = 256
-"""Predictions are uint8."""
+__all__ = ["NetworkOptions", "OpenNetwork", "load_calibration", "open_network"]
 
 
 def open_network(options: NetworkOptions) -> OpenNetwork:
