@@ -31,6 +31,7 @@ class Net(nn.Module):
         self.head = head
 
     def forward(self, x):
+        print("running")
         h = self.again(self.again(self.mid(self.stem(x))))
         flat = self.flat(h)
         scores = self.classes(h)

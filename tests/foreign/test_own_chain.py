@@ -289,3 +289,20 @@ def test_a_patch_is_crafted_against_a_module(desk: Path, inputs: Inputs) -> None
     assert outcome.record["model"] == "own.nets:eleven"
     assert 0 <= outcome.record["effect"]["right_patched"] <= 1
     assert "patch.png" in contents(desk)
+
+
+def test_what_the_user_s_code_prints_is_no_result(desk: Path) -> None:
+    outcome = zmask("plan", "--module", "own.nets:make", *TAPS, "--json")
+    assert [row["tap"] for row in outcome.record["taps"]] == ["stem", "mid"]
+    assert {"made", "running"} <= set(outcome.err.split())
+
+
+def test_a_factory_without_weights_gives_the_same_network_again(desk: Path, inputs: Inputs) -> None:
+    options = ("--module", "own.nets:make", *TAPS, "--images", inputs.images)
+    written = set()
+    for seed in (5, 6):
+        torch.manual_seed(seed)
+        outcome = zmask("calibrate", *options, "--out", f"{seed}.safetensors")
+        assert outcome.code == 0, outcome.err
+        written.add((desk / f"{seed}.safetensors").read_bytes())
+    assert len(written) == 1

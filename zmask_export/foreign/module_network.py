@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -88,7 +90,9 @@ def run_module(network: nn.Module, shown: Tensor, label: str) -> dict[str, Tenso
         # The exporter's own errors say more than that tracing failed.
         return named_outputs.flatten(network(shown), label)
     try:
-        result = network(shown)
+        # What the user's code prints is no result of ours.
+        with contextlib.redirect_stdout(sys.stderr):
+            result = network(shown)
     except (ZMaskError, MemoryError):
         raise
     except Exception as exc:

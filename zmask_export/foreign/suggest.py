@@ -77,5 +77,5 @@ def require_map(tap: str, shape: Shape | None, got: str) -> None:
     if shape is None or len(shape) != 4 or not all(shape):
         raise ShapeError(
             f"The tap {tap!r} gives {got}, not a map (N, C, H, W).",
-            fix="Tap a convolutional layer.",
+            fix="Tap a convolutional layer, one that gives float32.",
         )
