@@ -105,6 +105,14 @@ def test_a_tap_that_is_no_map(tmp_path: Path) -> None:
     assert_refused(outcome, 4, "'flat' gives float32 (2, 1536), not a map")
 
 
+def test_a_tap_of_integers(tmp_path: Path) -> None:
+    cast = helper.make_node("Cast", ["mid"], ["whole"], to=TensorProto.INT32)
+    path = graphs.save(graphs.network(extra=[cast]), tmp_path / "net.onnx")
+    outcome = plan(path, *SIZE, "--shallow", "whole", "--deep", "mid")
+    assert_refused(outcome, 4, "'whole' gives int32 (2, 16, 8, 12), not a map")
+    assert "whole" not in plan(path, *SIZE).err  # not proposed either
+
+
 def test_another_size_than_the_file_fixes(tmp_path: Path) -> None:
     path = graphs.save(graphs.network(dims=("N", 3, 32, 48)), tmp_path / "net.onnx")
     outcome = plan(path, "--input-size", "32x64", "--preprocess", "unit", *TAPS)

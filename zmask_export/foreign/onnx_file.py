@@ -72,7 +72,7 @@ class OnnxFile:
         return copy.SerializeToString()
 
     def maps(self, size: Size) -> dict[str, Shape]:
-        """Tensors that are maps, with (C, h, w), as far as ONNX infers shapes; outputs left out."""
+        """Float tensors that are maps, with (C, h, w), as far as ONNX infers shapes; outputs left out."""
         copy = ModelProto()
         copy.CopyFrom(self.proto)
         fix_input(copy, self.image, 1, size)
@@ -83,7 +83,8 @@ class OnnxFile:
         found = {}
         for value in (*inferred.graph.value_info, *inferred.graph.output):
             dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-            if len(dims) == 4 and all(dims):
+            floats = value.type.tensor_type.elem_type == TensorProto.FLOAT
+            if floats and len(dims) == 4 and all(dims):
                 found[value.name] = tuple(dims[1:])
         own = set(self.outputs)
         return {name: found[name] for name in self.tensors if name in found and name not in own}
