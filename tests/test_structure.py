@@ -35,6 +35,7 @@ ROOMS = (
     "runtime",
     "evaluate",
     "verify",
+    "profiling",
     "pipeline",
     "cli",
 )

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from measuring.timing import take_turns
 from overhead.floor import _CACHED, _LARGE, _PRODUCT, Work, rate_cases, rates, tap_floor
 from overhead.record import Rates
 
 from tests.small import tiny_defense
 from zmask_export.fuse.plan import TapPlan, plan_taps
+from zmask_export.profiling.timing import take_turns
 
 SHAPES = {"stem": (8, 24, 32), "mid": (32, 12, 16), "tip": (16, 6, 8)}
 

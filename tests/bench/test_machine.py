@@ -6,7 +6,9 @@ import sys
 
 import onnxruntime as ort
 import torch
-from measuring.machine import cores, describe
+from measuring.machine import describe
+
+from zmask_export.profiling.machine import cores
 
 
 def test_a_machine_is_described_with_its_commit() -> None:

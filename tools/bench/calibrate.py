@@ -16,11 +16,11 @@ from pathlib import Path
 import click
 import torch
 from measuring.machine import describe
-from measuring.timing import ratio, spread
 
 from zmask_export.calibrate.statistics import measure
 from zmask_export.data.images import ImageFolder, to_float
 from zmask_export.pipeline.network import NetworkOptions, OpenNetwork, open_network
+from zmask_export.profiling.timing import ratio, spread
 
 
 def bare_loop(opened: OpenNetwork, folder: ImageFolder, batch: int) -> float:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from measuring.machine import cores
 from overhead.graphs import build_graphs, calibration_for, open_for_timing
 from overhead.plot import draw
 from overhead.run import SECTIONS, Settings, measure
@@ -30,6 +29,7 @@ from zmask_export.artifacts.files import require_writable, write_bytes
 from zmask_export.cli.console import table_console
 from zmask_export.cli.options import network_from, network_options
 from zmask_export.errors import ZMaskError
+from zmask_export.profiling.machine import cores
 
 QUICK_ROUNDS = 3
 BATCHES = (1, 4)

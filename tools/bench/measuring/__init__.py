@@ -1,1 +1,1 @@
-"""How anything is measured here: in turns, on a named machine, in sessions that rest between runs."""
+"""On what machine anything is measured here, and at what commit."""

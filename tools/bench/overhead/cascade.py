@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from lowerings import cascade_graph
-from measuring.sessions import bound, open_session
-from measuring.timing import ratio, spread, take_turns, total
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,6 +24,8 @@ from zmask_export.defense.cascade import literal_heatmap
 from zmask_export.defense.pooling import resize
 from zmask_export.defense.zmask import Heatmaps
 from zmask_export.fuse.plan import TapPlan
+from zmask_export.profiling.sessions import bound, open_session
+from zmask_export.profiling.timing import ratio, spread, take_turns, total
 from zmask_export.spec import DefenseSpec, Registration, Size
 
 Maps = dict[str, NDArray[np.floating[Any]]]

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-from measuring.sessions import Device, bound, open_session
-from measuring.timing import ratio, spread, take_turns
-from numpy.typing import NDArray
-
 from overhead.graphs import Graphs
-from overhead.record import Frame, Timing
+from overhead.record import Timing
+from zmask_export.profiling.frames import FRAMES, Frame, feed
+from zmask_export.profiling.sessions import Device, bound, open_session
+from zmask_export.profiling.timing import ratio, spread, take_turns
 from zmask_export.spec import Policy
 
 
@@ -25,10 +23,6 @@ class Case(NamedTuple):
 
 Cases = dict[Case, Callable[[], object]]
 
-THRESHOLDS = {"clean": 3.0e38, "attacked": -1.0}
-"""lambda0 that no score reaches, and one that every score exceeds: they choose the gate's branch."""
-
-FRAMES: tuple[Frame, ...] = ("clean", "attacked")
 DEPLOYED = "onnxruntime"
 """Runners of what this package deploys begin so."""
 
@@ -36,12 +30,6 @@ DEPLOYED = "onnxruntime"
 def kinds(policies: tuple[Policy, ...] = tuple(Policy)) -> list[tuple[str, Frame | None]]:
     """``bare``, and every policy with either frame; no graph comes twice in a row, warm from itself."""
     return [("bare", None), *((policy.value, frame) for frame in FRAMES for policy in policies)]
-
-
-def feed(images: NDArray[np.float32], frame: str | None) -> dict[str, NDArray[np.float32]]:
-    """A graph's inputs for images of one kind."""
-    threshold = THRESHOLDS[frame or "clean"]
-    return {"image": images, "threshold": np.asarray([threshold], np.float32)}
 
 
 def onnxruntime_cases(graphs: Graphs, batch: int, device: Device, threads: int) -> Cases:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from overhead.cases import FRAMES, Case, Cases, feed
+from overhead.cases import Case, Cases
 from overhead.graphs import Graphs
 from overhead.record import EngineMemory
 from zmask_export.backends import tensorrt
@@ -18,6 +18,7 @@ from zmask_export.fuse.batch import fix_batch
 from zmask_export.fuse.emit import FuseOptions
 from zmask_export.pipeline.engines import compile_smallest, engine_graphs
 from zmask_export.pipeline.progress import Silent
+from zmask_export.profiling.frames import FRAMES, feed
 from zmask_export.spec import Policy
 
 POLICIES = (Policy.DETECT, Policy.GATED)

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from measuring.sessions import bound, open_session
-from measuring.timing import spread, take_turns
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -23,6 +21,8 @@ from overhead.graphs import Graphs
 from overhead.record import Floor, Rates, TapFloor
 from zmask_export.export.bare import OPSET
 from zmask_export.fuse.plan import TapPlan
+from zmask_export.profiling.sessions import bound, open_session
+from zmask_export.profiling.timing import spread, take_turns
 
 _FLOAT = 4
 # No tap has such a name.

@@ -10,8 +10,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from overhead.parts import PARTS, RUNTIME
 from overhead.record import Curve, Parts, Record, Timing
+from zmask_export.profiling.parts import PARTS, RUNTIME
 
 # Okabe and Ito's palette, told apart by colour-blind readers.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8a8a", "#000000")

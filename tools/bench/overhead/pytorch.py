@@ -12,14 +12,15 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from measuring.sessions import Device
 from torch import Tensor, nn
 
-from overhead.cases import THRESHOLDS, Case, Cases, kinds
+from overhead.cases import Case, Cases, kinds
 from overhead.graphs import Graphs
 from zmask_export.defense.zmask import ZMask
 from zmask_export.models.bare import BareNetwork
 from zmask_export.models.taps import Taps
+from zmask_export.profiling.frames import THRESHOLDS
+from zmask_export.profiling.sessions import Device
 from zmask_export.spec import Policy
 
 Form = Literal["pytorch", "pytorch-compile"]

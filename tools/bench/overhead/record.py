@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from measuring.machine import Machine
-from measuring.timing import Spread
 
+from zmask_export.profiling.frames import Frame
+from zmask_export.profiling.timing import Spread
 from zmask_export.spec import Size, Spec
-
-Frame = Literal["clean", "attacked"]
 
 
 class Timing(Spec):

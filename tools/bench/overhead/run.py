@@ -7,21 +7,22 @@ from dataclasses import dataclass, field
 import click
 import torch
 from measuring.machine import describe
-from measuring.sessions import Device, devices
 
 from overhead.bars import bars_of
 from overhead.cascade import compare
-from overhead.cases import FRAMES, Cases, onnxruntime_cases, time_cases
+from overhead.cases import Cases, onnxruntime_cases, time_cases
 from overhead.engines import Engines, compile_engines, engine_cases, memory_of, why_not
 from overhead.floor import SMALL, Work, measure_floor
 from overhead.graphs import Graphs
 from overhead.parts import profile
 from overhead.pytorch import Form, pytorch_cases, pytorch_devices
-from overhead.record import Cascade, EngineMemory, Frame, LeftOut, Parts, Record, Timing
+from overhead.record import Cascade, EngineMemory, LeftOut, Parts, Record, Timing
 from overhead.scaling import curves
 from zmask_export.backends import tensorrt
 from zmask_export.backends.tensorrt import Flavour
 from zmask_export.errors import BackendError, ParityError
+from zmask_export.profiling.frames import FRAMES, Frame
+from zmask_export.profiling.sessions import Device, devices
 
 SECTIONS = {
     "policies": "bare and every policy in ONNX Runtime",

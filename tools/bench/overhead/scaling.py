@@ -8,10 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 from lowerings import cascade_graph
-from measuring.sessions import bound, open_session
-from measuring.timing import ratio, spread, take_turns
 
-from overhead.cases import feed
 from overhead.graphs import Graphs, frames, to_bytes, to_model, without_taps
 from overhead.record import Curve, Point
 from zmask_export.artifacts.calibration import Calibration
@@ -19,6 +16,9 @@ from zmask_export.data.scene import MIN_SIDE
 from zmask_export.export.bare import export_bare
 from zmask_export.fuse.emit import FuseOptions, fuse
 from zmask_export.fuse.plan import plan_taps
+from zmask_export.profiling.frames import feed
+from zmask_export.profiling.sessions import bound, open_session
+from zmask_export.profiling.timing import ratio, spread, take_turns
 from zmask_export.spec import DefenseSpec, Policy, Size
 
 SHARES = (0.25, 0.5, 0.75, 1.0)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from measuring.timing import Spread
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from overhead.parts import PARTS, RUNTIME
 from overhead.record import Bar, Cascade, Curve, EngineMemory, Floor, Parts, Record, Timing
+from zmask_export.profiling.parts import PARTS, RUNTIME
+from zmask_export.profiling.timing import Spread
 
 
 def show(record: Record, console: Console) -> None:

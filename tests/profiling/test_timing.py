@@ -6,8 +6,9 @@ import time
 
 import numpy as np
 import pytest
-from measuring.timing import PATIENCE, ratio, rest, spread, take_turns, total
 from overhead.floor import _PRODUCT, Work, rate_cases
+
+from zmask_export.profiling.timing import PATIENCE, ratio, rest, spread, take_turns, total
 
 
 def test_cases_take_turns_and_warm_ups_do_not_count() -> None:

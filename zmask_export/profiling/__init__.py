@@ -1,0 +1,1 @@
+"""What a bundle costs where it runs: latency, its parts, memory. Imports no torch."""
