@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import time
+
+import numpy as np
 import pytest
 from overhead.floor import _CACHED, _LARGE, _PRODUCT, Work, rate_cases, rates, tap_floor
 from overhead.record import Rates
@@ -52,3 +55,15 @@ def test_the_work_is_done() -> None:
     assert 0.1 < found.gflops < 1000
     assert 0.1 < found.cached_gbs < 10000
     assert 0.1 < found.copy_gbs < 10000
+
+
+def test_threads_of_a_session_stop_spinning_with_the_run() -> None:
+    run = rate_cases(Work(side=256, cached=64, large=64), threads=2)[_PRODUCT]
+    used = []
+    for _ in range(10):
+        run()
+        before = time.process_time()
+        time.sleep(0.01)
+        used.append(time.process_time() - before)
+    # Spinning, they take milliseconds of it.
+    assert np.median(used) < 1e-3

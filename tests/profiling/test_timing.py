@@ -4,9 +4,7 @@ import functools
 import threading
 import time
 
-import numpy as np
 import pytest
-from overhead.floor import _PRODUCT, Work, rate_cases
 
 from zmask_export.profiling.timing import PATIENCE, ratio, rest, spread, take_turns, total
 
@@ -81,15 +79,3 @@ def test_threads_that_never_rest_are_not_waited_for() -> None:
     done.set()
     thread.join()
     assert PATIENCE <= waited < 10 * PATIENCE
-
-
-def test_threads_of_a_session_stop_spinning_with_the_run() -> None:
-    run = rate_cases(Work(side=256, cached=64, large=64), threads=2)[_PRODUCT]
-    used = []
-    for _ in range(10):
-        run()
-        before = time.process_time()
-        time.sleep(0.01)
-        used.append(time.process_time() - before)
-    # Spinning, they take milliseconds of it.
-    assert np.median(used) < 1e-3

@@ -24,6 +24,10 @@ from zmask_export.spec import (
 
 SCHEMA_VERSION = 1
 FILE_NAME = "manifest.json"
+CALIBRATION_FILE = "calibration.safetensors"
+PARITY_FILE = "parity.json"
+LATENCY_FILE = "latency.json"
+REPORT_FILE = "report.html"
 _MAX_BYTES = 4 << 20
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import io
-
 import numpy as np
-from PIL import Image as Pictures
 
+from zmask_export.evaluate.embedded import address
 from zmask_export.evaluate.page import Figure
 from zmask_export.evaluate.subjects import Image, Network, Outcome
 from zmask_export.runtime.detections import Detections
@@ -17,7 +14,6 @@ from zmask_export.runtime.protected import Result
 SCORE = 0.3
 """Detections that are less sure are not drawn."""
 
-_WIDTH = 320
 _COVERED = np.array((255, 0, 255), np.uint8)
 
 
@@ -45,7 +41,7 @@ def example(
         if outcome.detections is not None:
             caption = f"Objects found, {how} (score {SCORE} or more)"
             pictures.append((caption, _with_boxes(frame, outcome, outcome.detections, classes)))
-    return tuple(Figure(caption, source=_address(picture)) for caption, picture in pictures)
+    return tuple(Figure(caption, source=address(picture)) for caption, picture in pictures)
 
 
 def _with_boxes(
@@ -60,12 +56,3 @@ def _with_boxes(
         soft_mask=nothing, heatmap_shallow=nothing, heatmap_deep=nothing, outputs={},
     )  # fmt: skip
     return overlay(frame, result, classes)
-
-
-def _address(picture: Picture) -> str:
-    """A small JPEG as a ``data:`` address."""
-    image = Pictures.fromarray(picture)
-    image.thumbnail((_WIDTH, _WIDTH))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

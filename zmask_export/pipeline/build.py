@@ -36,7 +36,8 @@ from zmask_export.pipeline.progress import Reporter, Silent
 from zmask_export.pipeline.targets import Target, flavours
 from zmask_export.precision.lower import lower
 from zmask_export.spec import Policy, Precision
-from zmask_export.verify.parity import ParityReport, verify
+from zmask_export.verify.parity import verify
+from zmask_export.verify.report import ParityReport
 
 NOISE = "noise"
 """What stands for a patch where there is none."""

@@ -12,7 +12,9 @@ from zmask_export import __version__
 from zmask_export.artifacts.calibration import Calibration
 from zmask_export.artifacts.files import new_directory
 from zmask_export.artifacts.manifest import (
+    CALIBRATION_FILE,
     FILE_NAME,
+    PARITY_FILE,
     SCHEMA_VERSION,
     EngineInfo,
     Manifest,
@@ -23,10 +25,7 @@ from zmask_export.backends.tensorrt import BatchRange, CompiledEngine
 from zmask_export.export.bare import OPSET
 from zmask_export.runtime.choice import ONNX_FILE
 from zmask_export.spec import DetectorLimits, Policy, Precision, Tolerances
-from zmask_export.verify.parity import ParityReport
-
-CALIBRATION_FILE = "calibration.safetensors"
-PARITY_FILE = "parity.json"
+from zmask_export.verify.report import ParityReport
 
 _MEANINGS = {
     "logits": ("any", "class scores of every pixel, before softmax"),

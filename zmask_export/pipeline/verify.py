@@ -7,11 +7,11 @@ from pathlib import Path
 
 from zmask_export.artifacts import calibration as calibrations
 from zmask_export.artifacts.calibration import Calibration
+from zmask_export.artifacts.manifest import CALIBRATION_FILE
 from zmask_export.attack import patch as patches
 from zmask_export.data.images import OnBad
 from zmask_export.defense.zmask import ZMask
 from zmask_export.errors import CalibrationError
-from zmask_export.pipeline.bundle import CALIBRATION_FILE
 from zmask_export.pipeline.network import (
     NetworkOptions,
     OpenNetwork,
@@ -21,7 +21,8 @@ from zmask_export.pipeline.network import (
 from zmask_export.pipeline.probe import noise_patch, probe_images, source_of
 from zmask_export.pipeline.progress import Reporter, Silent
 from zmask_export.runtime.protected import Protected, load
-from zmask_export.verify.parity import ParityReport, verify
+from zmask_export.verify.parity import verify
+from zmask_export.verify.report import ParityReport
 
 
 @dataclass(frozen=True)

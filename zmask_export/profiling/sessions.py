@@ -35,12 +35,15 @@ def session_options(threads: int) -> ort.SessionOptions:
 
 
 def open_session(
-    model: bytes, threads: int, device: Device = "cpu", options: ort.SessionOptions | None = None
+    model: bytes | str,
+    threads: int,
+    device: Device = "cpu",
+    options: ort.SessionOptions | None = None,
 ) -> ort.InferenceSession:
     """A session on one device.
 
     Args:
-        model: the graph.
+        model: the graph, or the path of its file.
         threads: CPU threads.
         device: where it runs.
         options: others than those of :func:`session_options`.

@@ -30,7 +30,13 @@ class Spread(Spec):
 
 
 def take_turns(
-    cases: Mapping[Key, Callable[[], object]], rounds: int, warmups: int = 1
+    cases: Mapping[Key, Callable[[], object]],
+    rounds: int,
+    warmups: int = 1,
+    *,
+    seconds: float | None = None,
+    at_least: int = 1,
+    on_round: Callable[[int], None] | None = None,
 ) -> dict[Key, list[float]]:
     """Milliseconds of every case, one value a round; each round begins one case later.
 
@@ -38,10 +44,17 @@ def take_turns(
         cases: what to run.
         rounds: how often each runs.
         warmups: rounds before, whose times do not count.
+        seconds: after which no further round starts, once there are ``at_least``; None: no limit.
+        at_least: rounds that are run however long they take.
+        on_round: told the number of rounds that are done and count.
     """
     keys = list(cases)
     taken: dict[Key, list[float]] = {key: [] for key in cases}
+    began = time.perf_counter()
     for index in range(warmups + rounds):
+        late = seconds is not None and time.perf_counter() - began > seconds
+        if late and index >= warmups + at_least:
+            break
         first = index % max(len(keys), 1)
         for key in keys[first:] + keys[:first]:
             run = cases[key]
@@ -51,6 +64,8 @@ def take_turns(
             elapsed = (time.perf_counter() - started) * 1e3
             if index >= warmups:
                 taken[key].append(elapsed)
+        if on_round is not None and index >= warmups:
+            on_round(index + 1 - warmups)
     return taken
 
 

@@ -30,11 +30,11 @@ def profile(
         threads: of the session.
         rounds: runs that count.
     """
-    with profiled(model, threads) as profile:
-        run = bound(profile.session, feed(images, frame))
+    with profiled(model, threads) as session:
+        run = bound(session.session, feed(images, frame))
         for _ in range(1 + rounds):
             run()
-        found = mean(profile.runs()[1:])
+        found = mean(session.runs()[1:])
     return Parts(
         case=case,
         frame=frame,
