@@ -11,6 +11,7 @@ import numpy as np
 from zmask_export.spec import Spec
 
 Key = TypeVar("Key")
+Item = TypeVar("Item")
 
 SETTLE = 0.005
 """Seconds between runs, and between looks at whether threads rest."""
@@ -97,3 +98,9 @@ def ratio(values: Sequence[float], base: Sequence[float]) -> Spread:
 def total(values: Sequence[Sequence[float]]) -> list[float]:
     """Sum of several cases, round by round."""
     return [sum(of_round) for of_round in zip(*values, strict=True)]
+
+
+def middle_half(ordered: Sequence[Item]) -> list[Item]:
+    """What is left of sorted runs without the quickest and the slowest quarter."""
+    quarter = len(ordered) // 4
+    return list(ordered[quarter : len(ordered) - quarter])

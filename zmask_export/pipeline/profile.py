@@ -1,0 +1,292 @@
+"""profile: what a bundle costs on this machine, part by part, beside the network alone."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from zmask_export import __version__
+from zmask_export.artifacts.manifest import Manifest
+from zmask_export.data import images
+from zmask_export.data.images import OnBad
+from zmask_export.errors import UsageError
+from zmask_export.fuse.unfuse import bare_of
+from zmask_export.pipeline.profile_frames import Frames, choose_frames
+from zmask_export.pipeline.progress import Reporter, Silent
+from zmask_export.profiling import memory
+from zmask_export.profiling.frames import Frame
+from zmask_export.profiling.latency import latency
+from zmask_export.profiling.machine import cores, describe, versions
+from zmask_export.profiling.parts import profiled
+from zmask_export.profiling.record import (
+    Attribution,
+    Case,
+    CaseName,
+    FrameInfo,
+    LatencyReport,
+    Memory,
+    attribution,
+)
+from zmask_export.profiling.sessions import Device, bound, devices, open_session
+from zmask_export.profiling.timing import ratio, take_turns
+from zmask_export.runtime.protected import ONNX_FILE, Protected, Result, load
+
+BATCHES = (1, 4)
+"""Batch sizes where the graph takes any."""
+SECONDS = 30.0
+"""To measure times in; what comes before and after is beside it."""
+MOST_ROUNDS, LEAST_ROUNDS = 200, 3
+"""Rounds of a batch's cases."""
+_PROFILED_SHARE = 0.25
+_PROFILED_ROUNDS = 16
+"""Rounds that are profiled; a profile has thousands of events a run."""
+
+
+@dataclass(frozen=True)
+class ProfileOptions:
+    """What to measure on.
+
+    Attributes:
+        images: clean frames, files or folders; drawn streets where empty.
+        attacked: attacked frames; the clean ones, made to act, where empty.
+        batches: images a run; empty takes the graph's fixed batch, or 1 and 4.
+        seconds: to measure times in.
+        threads: CPU threads; 0: one a core.
+        device: where the graph runs; None takes a GPU where there is one.
+        on_bad: what to do with images that are no 8-bit RGB.
+    """
+
+    images: tuple[Path, ...] = ()
+    attacked: tuple[Path, ...] = ()
+    batches: tuple[int, ...] = ()
+    seconds: float = SECONDS
+    threads: int = 0
+    device: Device | None = None
+    on_bad: OnBad = "error"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One frame and what the engine says of it at the calibrated threshold."""
+
+    frames: Frames
+    result: Result
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What was measured, and an example of either kind of frame."""
+
+    manifest: Manifest
+    report: LatencyReport
+    examples: tuple[Example, ...]
+
+
+def profile_bundle(
+    bundle: Path, options: ProfileOptions, *, reporter: Reporter | None = None
+) -> Profile:
+    """Measure a bundle.
+
+    Raises:
+        BundleError: no bundle, one that was changed, or a graph of another program.
+        UsageError: a batch that the graph does not take, or a device that is not here.
+        ImageError, DatasetError: the images cannot be used.
+        BackendError: a run failed.
+    """
+    began = time.perf_counter()
+    engine = load(bundle, threads=options.threads)
+    batches = _batches(engine.manifest, options.batches)
+    device = _device(options.device)
+    work = _Work(
+        graph=(bundle / ONNX_FILE).read_bytes(),
+        threads=options.threads or cores(),
+        device=device,
+        frames=choose_frames(
+            engine.manifest,
+            options.images,
+            options.attacked,
+            count=max(batches),
+            on_bad=options.on_bad,
+        ),
+        reporter=reporter or Silent(),
+    )
+    machine = describe(work.threads)
+    infos, examples = _look(engine, work.frames)
+    manifest = engine.manifest
+    del engine
+    grown = _memory(bundle / ONNX_FILE, work, manifest, batches[-1])
+    share = options.seconds * (1 - _PROFILED_SHARE) / len(batches)
+    cases = [case for batch in batches for case in work.time(batch, share)]
+    parts = work.attribute(batches[0], options.seconds * _PROFILED_SHARE)
+    if device != "cpu":
+        work.left_out.append(
+            "The parts and the memory of a GPU: ONNX Runtime's profile has the launches only, so the "
+            "CPU's are given."
+        )
+    report = LatencyReport(
+        tool_version=__version__,
+        name=manifest.name,
+        model=manifest.model,
+        policy=manifest.policy,
+        graph_sha256=manifest.files[ONNX_FILE].sha256,
+        input_size=manifest.input_size,
+        runner=f"onnxruntime-{device}",
+        machine=machine,
+        versions=versions(),
+        seconds=time.perf_counter() - began,
+        frames=infos,
+        cases=tuple(cases),
+        parts=parts,
+        memory=grown,
+        engines=manifest.engines,
+        left_out=tuple(work.left_out),
+    )
+    return Profile(manifest, report, examples)
+
+
+@dataclass
+class _Work:
+    """One graph, the bare network out of it, and what they are run on."""
+
+    graph: bytes
+    threads: int
+    device: Device
+    frames: tuple[Frames, Frames]
+    reporter: Reporter
+    left_out: list[str] = field(default_factory=list)
+
+    @functools.cached_property
+    def bare(self) -> bytes:
+        return bare_of(self.graph)
+
+    def time(self, batch: int, seconds: float) -> list[Case]:
+        """Bare and protected, on either kind of frame, in turns."""
+        graph = open_session(self.graph, self.threads, self.device)
+        bare = open_session(self.bare, self.threads, self.device)
+        clean, attacked = (frames.inputs(batch) for frames in self.frames)
+        runs: dict[tuple[CaseName, Frame | None], Callable[[], None]] = {
+            ("bare", None): bound(bare, clean, self.device),
+            ("protected", "clean"): bound(graph, clean, self.device),
+            ("protected", "attacked"): bound(graph, attacked, self.device),
+        }
+        with self.reporter.bar(f"batch {batch}", MOST_ROUNDS) as advance:
+            times = take_turns(
+                runs, MOST_ROUNDS, seconds=seconds, at_least=LEAST_ROUNDS, on_round=advance
+            )
+        alone = times["bare", None]
+        return [
+            Case(
+                case=case,
+                frame=frame,
+                batch=batch,
+                latency=latency(taken, batch),
+                over_bare=None if case == "bare" else ratio(taken, alone),
+                rounds_ms=tuple(taken),
+            )
+            for (case, frame), taken in times.items()
+        ]
+
+    def attribute(self, batch: int, seconds: float) -> tuple[Attribution, ...]:
+        """Profiled runs in turns with runs that are not."""
+        plain = open_session(self.graph, self.threads)
+        order: list[Frame] = []
+        with profiled(self.graph, self.threads) as watched:
+            runs: dict[tuple[Frame, bool], Callable[[], None]] = {}
+            for frames in self.frames:
+                inputs = frames.inputs(batch)
+                runs[frames.kind, False] = bound(plain, inputs)
+                runs[frames.kind, True] = _noted(
+                    bound(watched.session, inputs), functools.partial(order.append, frames.kind)
+                )
+            with self.reporter.bar("parts", _PROFILED_ROUNDS) as advance:
+                times = take_turns(
+                    runs, _PROFILED_ROUNDS, seconds=seconds, at_least=LEAST_ROUNDS, on_round=advance
+                )
+            found = list(zip(order, watched.runs(), strict=True))
+        # The first run of each is the warm-up.
+        return tuple(
+            attribution(
+                frames.kind,
+                batch,
+                [run for kind, run in found if kind == frames.kind][1:],
+                times[frames.kind, False],
+            )
+            for frames in self.frames
+        )
+
+
+def _noted(run: Callable[[], None], note: Callable[[], None]) -> Callable[[], None]:
+    def both() -> None:
+        note()
+        run()
+
+    return both
+
+
+def _batches(manifest: Manifest, wanted: tuple[int, ...]) -> tuple[int, ...]:
+    fixed = manifest.batch
+    if fixed is None:
+        return tuple(sorted(set(wanted or BATCHES)))
+    if set(wanted) - {fixed}:
+        raise UsageError(
+            f"The bundle takes batches of {fixed} only.", fix=f"Leave out --batch, or give {fixed}."
+        )
+    return (fixed,)
+
+
+def _device(wanted: Device | None) -> Device:
+    found, reason = devices()
+    if wanted is not None and wanted not in found:
+        raise UsageError(f"There is no {wanted} here: {reason}", fix="Leave out --device.")
+    return wanted or found[-1]
+
+
+def _look(
+    engine: Protected, kinds: tuple[Frames, Frames]
+) -> tuple[tuple[FrameInfo, ...], tuple[Example, ...]]:
+    """What the engine says of the frames at the calibrated threshold."""
+    infos, examples = [], []
+    for frames in kinds:
+        results = [engine.run(images.to_float([picture]))[0] for picture in frames.pictures]
+        infos.append(
+            FrameInfo(
+                frame=frames.kind,
+                about=frames.about,
+                threshold=frames.limit,
+                images=frames.names,
+                flagged=sum(result.flag for result in results) / len(results),
+            )
+        )
+        examples.append(Example(frames, results[0]))
+    return tuple(infos), tuple(examples)
+
+
+def _memory(graph: Path, work: _Work, manifest: Manifest, batch: int) -> tuple[Memory, ...]:
+    """Of the largest batch, with the branch that needs more."""
+    found = []
+    with tempfile.TemporaryDirectory(prefix="zmask-profile-") as name:
+        alone = Path(name) / "bare.onnx"
+        alone.write_bytes(work.bare)
+        cases: tuple[tuple[CaseName, Path, float | None], ...] = (
+            ("bare", alone, None),
+            ("protected", graph, 0.0),
+        )
+        with work.reporter.bar("memory", len(cases)) as advance:
+            for done, (case, model, threshold) in enumerate(cases, 1):
+                grown = memory.growth(
+                    model,
+                    manifest.input_size,
+                    batch=batch,
+                    threads=work.threads,
+                    threshold=threshold,
+                )
+                if grown is not None:
+                    found.append(Memory(case=case, batch=batch, growth=grown))
+                advance(done)
+    if not found:
+        work.left_out.append("Resident memory: this system does not say.")
+    return tuple(found)
