@@ -23,6 +23,7 @@ _VERBS = {
     "craft": "Craft a universal adversarial patch.",
     "evaluate": "Measure how well a bundle defends, on labelled images.",
     "fit": "Fit the fusion block and choose the threshold.",
+    "profile": "Measure what a bundle costs here, and write its report.",
     "plan": "Show how each tap's cascade is lowered, and what it costs.",
     "run": "Run images through a bundle: predictions, masks, JSON lines.",
     "verify": "Compare a bundle with the PyTorch reference again.",

@@ -49,12 +49,22 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Tile:
+    """A number to see first."""
+
+    label: str
+    text: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Page:
-    """A page; ``facts`` are pairs of label and value under its title."""
+    """A page; ``facts`` are pairs of label and value under its title, ``tiles`` what counts most."""
 
     title: str
     facts: tuple[tuple[str, str], ...]
     sections: tuple[Section, ...]
+    tiles: tuple[Tile, ...] = ()
 
 
 def value(estimate: Estimate | None, digits: int = 3, *, best: bool = False) -> Value:

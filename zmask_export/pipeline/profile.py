@@ -21,6 +21,7 @@ from zmask_export.profiling import memory
 from zmask_export.profiling.frames import Frame
 from zmask_export.profiling.latency import latency
 from zmask_export.profiling.machine import cores, describe, versions
+from zmask_export.profiling.overhead import EVENTS, steps_graph, steps_input
 from zmask_export.profiling.parts import profiled
 from zmask_export.profiling.record import (
     Attribution,
@@ -32,7 +33,7 @@ from zmask_export.profiling.record import (
     attribution,
 )
 from zmask_export.profiling.sessions import Device, bound, devices, open_session
-from zmask_export.profiling.timing import ratio, take_turns
+from zmask_export.profiling.timing import ratio, spread, take_turns
 from zmask_export.runtime.protected import ONNX_FILE, Protected, Result, load
 
 BATCHES = (1, 4)
@@ -124,8 +125,7 @@ def profile_bundle(
     parts = work.attribute(batches[0], options.seconds * _PROFILED_SHARE)
     if device != "cpu":
         work.left_out.append(
-            "The parts and the memory of a GPU: ONNX Runtime's profile has the launches only, so the "
-            "CPU's are given."
+            "Parts and memory on a GPU: ONNX Runtime's profile has its launches only. The CPU's are given."
         )
     report = LatencyReport(
         tool_version=__version__,
@@ -191,11 +191,17 @@ class _Work:
         ]
 
     def attribute(self, batch: int, seconds: float) -> tuple[Attribution, ...]:
-        """Profiled runs in turns with runs that are not."""
+        """Profiled runs in turns with plain ones; the same of a graph that shows what an event costs."""
         plain = open_session(self.graph, self.threads)
+        steps = open_session(steps_graph(), self.threads)
         order: list[Frame] = []
-        with profiled(self.graph, self.threads) as watched:
-            runs: dict[tuple[Frame, bool], Callable[[], None]] = {}
+        runs: dict[tuple[Frame | None, bool], Callable[[], None]] = {}
+        with (
+            profiled(self.graph, self.threads) as watched,
+            profiled(steps_graph(), self.threads) as watched_steps,
+        ):
+            runs[None, False] = bound(steps, steps_input())
+            runs[None, True] = bound(watched_steps.session, steps_input())
             for frames in self.frames:
                 inputs = frames.inputs(batch)
                 runs[frames.kind, False] = bound(plain, inputs)
@@ -207,6 +213,7 @@ class _Work:
                     runs, _PROFILED_ROUNDS, seconds=seconds, at_least=LEAST_ROUNDS, on_round=advance
                 )
             found = list(zip(order, watched.runs(), strict=True))
+        event_ms = (spread(times[None, True]).median - spread(times[None, False]).median) / EVENTS
         # The first run of each is the warm-up.
         return tuple(
             attribution(
@@ -214,6 +221,7 @@ class _Work:
                 batch,
                 [run for kind, run in found if kind == frames.kind][1:],
                 times[frames.kind, False],
+                max(0.0, event_ms),
             )
             for frames in self.frames
         )

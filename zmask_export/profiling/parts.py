@@ -44,10 +44,12 @@ class NodeTimes:
         total: microseconds of the run.
         own: microseconds of every node without the nodes inside it, by path; the empty path is the run
             outside all nodes.
+        events: how often each node ran.
     """
 
     total: float
     own: dict[NodePath, float]
+    events: dict[NodePath, int]
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,24 @@ class PartTimes:
         total_ms: the run.
         parts_ms: by part: ``network``, ``zscore/TAP``, ``cascade/TAP``, ``fusion``, ``gate``,
             ``second_pass``, ``suppression``; ``runtime`` is what lies between operators.
+        events: nodes that ran, by part. Each cost the profiler some time, which its part holds.
     """
 
     total_ms: float
     parts_ms: dict[str, float]
+    events: dict[str, float]
+
+    def without(self, event_ms: float) -> PartTimes:
+        """The same less what the profiler took.
+
+        Args:
+            event_ms: cost of one event, see :mod:`zmask_export.profiling.overhead`.
+        """
+        parts = {
+            part: max(0.0, ms - event_ms * self.events.get(part, 0))
+            for part, ms in self.parts_ms.items()
+        }
+        return PartTimes(self.total_ms, parts, self.events)
 
 
 class Profiled:
@@ -86,9 +102,12 @@ class Profiled:
             if ran not in owners:
                 owners[ran] = attribute(graph, ran)
             parts: dict[str, float] = defaultdict(float)
+            counts: dict[str, float] = defaultdict(float)
             for path, micros in run.own.items():
-                parts[owners[ran][path] if path else RUNTIME] += micros / 1e3
-            found.append(PartTimes(run.total / 1e3, dict(parts)))
+                part = owners[ran][path] if path else RUNTIME
+                parts[part] += micros / 1e3
+                counts[part] += run.events[path] if path else 0
+            found.append(PartTimes(run.total / 1e3, dict(parts), dict(counts)))
         return found
 
 
@@ -115,12 +134,15 @@ def profiled(model: bytes, threads: int) -> Iterator[Profiled]:
 def mean(runs: Sequence[PartTimes]) -> PartTimes:
     """The mean of runs, the longest part first."""
     parts: dict[str, float] = defaultdict(float)
+    events: dict[str, float] = defaultdict(float)
     for run in runs:
         for part, ms in run.parts_ms.items():
             parts[part] += ms / len(runs)
+            events[part] += run.events[part] / len(runs)
     return PartTimes(
         sum(run.total_ms for run in runs) / len(runs),
         dict(sorted(parts.items(), key=lambda item: -item[1])),
+        dict(events),
     )
 
 
@@ -138,7 +160,7 @@ def node_times(events: Sequence[Mapping[str, Any]]) -> list[NodeTimes]:
     for span in spans:
         if span.node is None:
             around = []
-            runs.append(NodeTimes(span.end - span.start, defaultdict(float)))
+            runs.append(NodeTimes(span.end - span.start, defaultdict(float), defaultdict(int)))
         elif not runs:
             continue
         own = runs[-1].own
@@ -148,7 +170,8 @@ def node_times(events: Sequence[Mapping[str, Any]]) -> list[NodeTimes]:
             own[_path(around)] -= span.end - span.start
         around.append(span)
         own[_path(around)] += span.end - span.start
-    return [NodeTimes(run.total, dict(run.own)) for run in runs]
+        runs[-1].events[_path(around)] += 1
+    return [NodeTimes(run.total, dict(run.own), dict(run.events)) for run in runs]
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,6 @@ from zmask_export.profiling.parts import RUNTIME, PartTimes, mean
 from zmask_export.profiling.timing import Spread, middle_half
 from zmask_export.spec import Policy, Size, Spec
 
-LATENCY_VERSION = 1
-
 CaseName = Literal["bare", "protected"]
 
 
@@ -73,6 +71,8 @@ class Attribution(Spec):
         frame, batch: of the runs.
         measured_ms: a run without a profile.
         profiled_ms: a run with one.
+        profiler_ms: what writing it cost, by what one event of a loop of small nodes costs; taken off the
+            parts, each by the number of its events.
         parts_ms: by part: ``network``, ``zscore/TAP``, ``cascade/TAP``, ``fusion``, ``gate``,
             ``second_pass``, ``suppression``.
         between_nodes_ms: what is left of the profiled run.
@@ -82,6 +82,7 @@ class Attribution(Spec):
     batch: int
     measured_ms: float
     profiled_ms: float
+    profiler_ms: float
     parts_ms: dict[str, float]
     between_nodes_ms: float
 
@@ -114,7 +115,7 @@ class LatencyReport(Spec):
         left_out: what could not be measured, and why.
     """
 
-    schema_version: Literal[1] = LATENCY_VERSION
+    schema_version: Literal[1] = 1
     tool_version: str
     name: str
     model: str
@@ -147,7 +148,11 @@ class LatencyReport(Spec):
 
 
 def attribution(
-    frame: Frame, batch: int, profiled: Sequence[PartTimes], plain: Sequence[float]
+    frame: Frame,
+    batch: int,
+    profiled: Sequence[PartTimes],
+    plain: Sequence[float],
+    event_ms: float,
 ) -> Attribution:
     """Put profiled runs beside plain ones.
 
@@ -155,15 +160,18 @@ def attribution(
         frame, batch: of the runs.
         profiled: runs with a profile.
         plain: milliseconds of the runs without.
+        event_ms: what an event costs the profiler.
     """
     found = mean(middle_half(sorted(profiled, key=lambda run: run.total_ms)))
     middle = middle_half(sorted(plain))
-    between = found.parts_ms.pop(RUNTIME, 0.0)
+    parts = found.without(event_ms).parts_ms
+    between = parts.pop(RUNTIME, 0.0)
     return Attribution(
         frame=frame,
         batch=batch,
         measured_ms=sum(middle) / len(middle),
         profiled_ms=found.total_ms,
-        parts_ms=found.parts_ms,
+        profiler_ms=event_ms * sum(found.events.values()),
+        parts_ms=parts,
         between_nodes_ms=between,
     )
