@@ -28,9 +28,11 @@ RULES: Any = {
 }
 
 
-def axes_below(count: int, height: float = 2.8) -> tuple[Figure, Sequence[Axes]]:
-    """A transparent figure of axes (inches high) one below the other."""
-    figure = Figure(figsize=(5.4, height * count), layout="constrained")
+def axes_below(
+    count: int, height: float = 2.8, width: float = 5.4
+) -> tuple[Figure, Sequence[Axes]]:
+    """A transparent figure of axes (inches high and wide) one below the other."""
+    figure = Figure(figsize=(width, height * count), layout="constrained")
     figure.patch.set_alpha(0)
     grid = figure.subplots(count, 1, sharex=True, squeeze=False)
     for axes in grid[:, 0]:

@@ -27,12 +27,14 @@ PART_COLOURS = {
 }
 BETWEEN = "between nodes"
 _BINS = 40
+_WIDTH = 4.2
+"""Inches: small, so that the letters stay readable on a phone."""
 
 
 def latency_plot(cases: Sequence[Case]) -> str:
     """Every run of the cases of one batch, with a box from the lower to the upper quartile."""
     with mpl.rc_context(RULES):
-        figure, (axes,) = axes_below(1, height=0.6 + 0.55 * len(cases))
+        figure, (axes,) = axes_below(1, height=0.6 + 0.5 * len(cases), width=_WIDTH)
         rng = np.random.default_rng(0)
         for row, case in enumerate(cases):
             colour = _CASES[case.frame]
@@ -54,7 +56,7 @@ def latency_plot(cases: Sequence[Case]) -> str:
 def parts_plot(found: Sequence[Attribution]) -> str:
     """Stacked bars of the parts, with a mark at the measured latency."""
     with mpl.rc_context(RULES):
-        figure, (axes,) = axes_below(1, height=1.2 + 0.55 * len(found))
+        figure, (axes,) = axes_below(1, height=1.2 + 0.5 * len(found), width=_WIDTH)
         left = np.zeros(len(found))
         for part, colour in PART_COLOURS.items():
             left = _stack(axes, left, [a.part(part) for a in found], part, colour)
@@ -67,7 +69,7 @@ def parts_plot(found: Sequence[Attribution]) -> str:
         axes.invert_yaxis()
         axes.set_xlabel("milliseconds a run")
         axes.grid(visible=False, axis="y")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.42), ncols=4, fontsize=8)
+        figure.legend(loc="outside lower center", ncols=3, fontsize=8)
         return to_svg(figure, "parts")
 
 
@@ -86,7 +88,7 @@ def roc_plot(fit: FitSummary) -> str:
     """The ROC curve of the fit's scores, with the point of the chosen threshold."""
     fpr, tpr = roc_corners(fit)
     with mpl.rc_context(RULES):
-        figure, (axes,) = axes_below(1, height=3.6)
+        figure, (axes,) = axes_below(1, height=3.2, width=_WIDTH)
         axes.plot(fpr, tpr, color=_CLEAN, linewidth=1.6, clip_on=False)
         axes.plot([0, 1], [0, 1], color=INK, linewidth=0.6, linestyle=":")
         axes.plot(
@@ -117,7 +119,7 @@ def scores_plot(fit: FitSummary, threshold: float) -> str:
     logarithmic = low > 0 and high > 10 * low
     edges = (np.geomspace if logarithmic else np.linspace)(low, high or 1.0, _BINS + 1)
     with mpl.rc_context(RULES):
-        figure, (axes,) = axes_below(1, height=3.6)
+        figure, (axes,) = axes_below(1, height=3.2, width=_WIDTH)
         for scores, colour, label in (
             (fit.clean_scores, _CLEAN, "clean"),
             (fit.patched_scores, _PATCHED, "patched"),
