@@ -1,15 +1,13 @@
-"""The NVIDIA GPUs that the driver shows, asked without any package."""
+"""The NVIDIA GPUs of this machine by name, as the driver gives them."""
 
 from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
 
-from zmask_export.backends.onnx_runtime import gpu_count
+from zmask_export.backends.gpu import compute_capability, gpu_count
 
 _NAME_BYTES = 128
-_CAPABILITY = (75, 76)
-"""The driver's numbers of the attributes compute capability major and minor."""
 
 
 @dataclass(frozen=True)
@@ -23,20 +21,15 @@ class Gpu:
 
 def gpus() -> list[Gpu]:
     """Every GPU, in the driver's order; none without a driver."""
-    if gpu_count() == 0:
-        return []
+    return [_describe(number) for number in range(gpu_count())]
+
+
+def _describe(number: int) -> Gpu:
     driver = ctypes.CDLL("libcuda.so.1")
-    return [_describe(driver, index) for index in range(gpu_count())]
-
-
-def _describe(driver: ctypes.CDLL, index: int) -> Gpu:
-    device, value = ctypes.c_int(), ctypes.c_int()
-    name, size = ctypes.create_string_buffer(_NAME_BYTES), ctypes.c_size_t()
-    driver.cuDeviceGet(ctypes.byref(device), index)
+    device, size = ctypes.c_int(), ctypes.c_size_t()
+    name = ctypes.create_string_buffer(_NAME_BYTES)
+    driver.cuDeviceGet(ctypes.byref(device), number)
     driver.cuDeviceGetName(name, _NAME_BYTES, device)
     driver.cuDeviceTotalMem_v2(ctypes.byref(size), device)
-    version = []
-    for attribute in _CAPABILITY:
-        driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
-        version.append(str(value.value))
-    return Gpu(name.value.decode("utf-8", "replace"), ".".join(version), size.value)
+    text = name.value.decode("utf-8", "replace")
+    return Gpu(text, compute_capability(number) or "unknown", size.value)

@@ -24,6 +24,8 @@ _VERBS = {
     "evaluate": "Measure how well a bundle defends, on labelled images.",
     "fit": "Fit the fusion block and choose the threshold.",
     "profile": "Measure what a bundle costs here, and write its report.",
+    "inspect": "Show what a bundle is: inputs, outputs, settings, files, layers.",
+    "doctor": "Say what this machine can build and run, and how to get the rest.",
     "plan": "Show how each tap's cascade is lowered, and what it costs.",
     "run": "Run images through a bundle: predictions, masks, JSON lines.",
     "verify": "Compare a bundle with the PyTorch reference again.",
