@@ -8,7 +8,9 @@ import pytest
 from tests.conftest import zmask, zmask_process
 from zmask_export import __version__
 
-VERBS = ("build", "calibrate", "craft", "evaluate", "fit", "run", "verify")
+VERBS = (
+    "build", "calibrate", "craft", "doctor", "evaluate", "fit", "inspect", "profile", "run", "verify",
+)  # fmt: skip
 HEAVY = ("torch", "tensorrt", "tensorrt_rtx", "onnxruntime", "numpy")
 
 

@@ -6,7 +6,15 @@ import time
 
 import pytest
 
-from zmask_export.profiling.timing import PATIENCE, ratio, rest, spread, take_turns, total
+from zmask_export.profiling.timing import (
+    PATIENCE,
+    middle_half,
+    ratio,
+    rest,
+    spread,
+    take_turns,
+    total,
+)
 
 
 def test_cases_take_turns_and_warm_ups_do_not_count() -> None:
@@ -79,3 +87,20 @@ def test_threads_that_never_rest_are_not_waited_for() -> None:
     done.set()
     thread.join()
     assert PATIENCE <= waited < 10 * PATIENCE
+
+
+def test_time_ends_the_rounds_but_not_before_the_least() -> None:
+    done: list[int] = []
+    cases = {"slow": lambda: time.sleep(0.02)}
+    few = take_turns(cases, 1000, seconds=0.0, at_least=4, on_round=done.append)
+    assert len(few["slow"]) == 4
+    assert done == [1, 2, 3, 4]
+    some = take_turns(cases, 1000, seconds=0.2)
+    assert 1 <= len(some["slow"]) < 12
+
+
+@pytest.mark.parametrize(("count", "kept"), [(1, 1), (3, 3), (4, 2), (9, 5), (12, 6)])
+def test_the_middle_half(count: int, kept: int) -> None:
+    found = middle_half(list(range(count)))
+    assert len(found) == kept
+    assert sum(found) / kept == pytest.approx((count - 1) / 2)
