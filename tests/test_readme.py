@@ -85,6 +85,8 @@ def test_command(command: str, demo: Path) -> None:
         command += " --images 2" if " craft " in command else " --limit 4"
     if " build " in command:
         command += " --target onnx"
+    if " profile " in command:
+        command += " --seconds 1 --batch 1"
     if " craft " in command and "--random" not in command:
         command += " --epochs 1"
         command = command.replace("patch.png", "crafted.png")

@@ -16,11 +16,14 @@ PAGE = "<!DOCTYPE html><html><head><title>t</title></head><body>{}</body></html>
     [
         "<script>console.error('ouch')</script>",
         "<script>nowhere()</script>",
-        "<img src='absent.png'>",
     ],
 )
 def test_errors_reach_the_console(wrong: str) -> None:
     assert look(PAGE.format(wrong), 800).console
+
+
+def test_a_picture_that_is_not_there_is_noticed() -> None:
+    assert look(PAGE.format("<img src='absent.png'>"), 800).broken == 1
 
 
 def test_content_that_is_too_wide_is_noticed() -> None:

@@ -16,7 +16,7 @@ def test_the_mean_of_runs_is_that_of_every_part() -> None:
     found = mean([_run(10.0, 6.0), PartTimes(2.0, {"network": 2.0}, {"network": 4})])
     assert found.total_ms == 6.0
     assert found.parts_ms == {"network": 4.0, "cascade/x": 2.0, RUNTIME: 0.5, "fusion": 0.25}
-    assert list(found.parts_ms)[0] == "network"
+    assert next(iter(found.parts_ms)) == "network"
     assert found.events["network"] == 7
 
 

@@ -26,7 +26,7 @@ from zmask_export.cli.options import PATH, as_json, on_bad_image
     help="Images a run; repeatable. Default: 1 and 4, or the graph's own.",
 )  # fmt: skip
 @click.option(
-    "--seconds", type=click.FloatRange(0), default=30.0, show_default=True,
+    "--seconds", type=click.FloatRange(0), default=25.0, show_default=True,
     help="Time to measure in.",
 )  # fmt: skip
 @click.option(
@@ -64,11 +64,12 @@ def command(
     folder = out or profile_files.default_folder(bundle)
     if not add:
         profile_files.require_outside(bundle, folder)
+    sections = profile_files.built_with(bundle)
     reporter = ConsoleReporter()
     found = profile_bundle(
         bundle, ProfileOptions(on_bad=on_bad_image, **options), reporter=reporter
     )
-    files = profile_files.results(bundle, found)
+    files = profile_files.results(found, sections)
     if add:
         profile_files.add_to_bundle(bundle, files)
         folder = bundle

@@ -22,7 +22,7 @@ from zmask_export.artifacts.manifest import (
 )
 from zmask_export.errors import BundleError, UsageError
 from zmask_export.evaluate.embedded import address
-from zmask_export.evaluate.page import Figure, render
+from zmask_export.evaluate.page import Figure, Section, render
 from zmask_export.pipeline.profile import Example, Profile
 from zmask_export.profiling.page import report_page
 from zmask_export.profiling.quality import quality_sections
@@ -52,19 +52,24 @@ def require_outside(bundle: Path, folder: Path) -> None:
     require_writable(folder / REPORT_FILE)
 
 
-def results(bundle: Path, profile: Profile) -> dict[str, str]:
+def built_with(bundle: Path) -> tuple[Section, ...]:
+    """What the bundle's own files say of parity and calibration, for its report.
+
+    Raises:
+        BundleError: no bundle, one that was changed, or its parity.json is damaged.
+        CalibrationError: the calibration is damaged.
+    """
+    read_manifest(bundle)
+    return tuple(quality_sections(_parity(bundle), calibrations.load(bundle / CALIBRATION_FILE)))
+
+
+def results(profile: Profile, sections: tuple[Section, ...]) -> dict[str, str]:
     """latency.json and report.html: file name to content.
 
     Args:
-        bundle: whose parity and calibration the page joins.
         profile: what was measured.
-
-    Raises:
-        BundleError: parity.json is damaged.
-        CalibrationError: the calibration is.
+        sections: of :func:`built_with`.
     """
-    calibration = calibrations.load(bundle / CALIBRATION_FILE)
-    sections = tuple(quality_sections(_parity(bundle), calibration))
     examples = [
         figure for example in profile.examples for figure in _figures(example, profile.manifest)
     ]
