@@ -21,7 +21,7 @@ from zmask_export.profiling import memory
 from zmask_export.profiling.frames import Frame
 from zmask_export.profiling.latency import latency
 from zmask_export.profiling.machine import cores, describe, versions
-from zmask_export.profiling.overhead import EVENTS, steps_graph, steps_input
+from zmask_export.profiling.overhead import event_cost, steps_graph, steps_input
 from zmask_export.profiling.parts import profiled
 from zmask_export.profiling.record import (
     Attribution,
@@ -33,7 +33,7 @@ from zmask_export.profiling.record import (
     attribution,
 )
 from zmask_export.profiling.sessions import Device, bound, devices, open_session
-from zmask_export.profiling.timing import ratio, spread, take_turns
+from zmask_export.profiling.timing import ratio, take_turns
 from zmask_export.runtime.protected import ONNX_FILE, Protected, Result, load
 
 BATCHES = (1, 4)
@@ -213,7 +213,7 @@ class _Work:
                     runs, _PROFILED_ROUNDS, seconds=seconds, at_least=LEAST_ROUNDS, on_round=advance
                 )
             found = list(zip(order, watched.runs(), strict=True))
-        event_ms = (spread(times[None, True]).median - spread(times[None, False]).median) / EVENTS
+            cost = event_cost(times[None, False], times[None, True], watched_steps.runs()[1:])
         # The first run of each is the warm-up.
         return tuple(
             attribution(
@@ -221,7 +221,7 @@ class _Work:
                 batch,
                 [run for kind, run in found if kind == frames.kind][1:],
                 times[frames.kind, False],
-                max(0.0, event_ms),
+                cost,
             )
             for frames in self.frames
         )

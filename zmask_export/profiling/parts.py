@@ -60,24 +60,14 @@ class PartTimes:
         total_ms: the run.
         parts_ms: by part: ``network``, ``zscore/TAP``, ``cascade/TAP``, ``fusion``, ``gate``,
             ``second_pass``, ``suppression``; ``runtime`` is what lies between operators.
-        events: nodes that ran, by part. Each cost the profiler some time, which its part holds.
+        events: nodes that ran, by part.
+        held: the same by the part of the node around them; ``runtime`` for those in none.
     """
 
     total_ms: float
     parts_ms: dict[str, float]
     events: dict[str, float]
-
-    def without(self, event_ms: float) -> PartTimes:
-        """The same less what the profiler took.
-
-        Args:
-            event_ms: cost of one event, see :mod:`zmask_export.profiling.overhead`.
-        """
-        parts = {
-            part: max(0.0, ms - event_ms * self.events.get(part, 0))
-            for part, ms in self.parts_ms.items()
-        }
-        return PartTimes(self.total_ms, parts, self.events)
+    held: dict[str, float]
 
 
 class Profiled:
@@ -93,21 +83,24 @@ class Profiled:
 
     def runs(self) -> list[PartTimes]:
         """Every run so far, in order; the profile ends here."""
-        events = json.loads(Path(self.session.end_profiling()).read_text("utf-8"))
+        profile = json.loads(Path(self.session.end_profiling()).read_text("utf-8"))
         graph = onnx.load(self._folder / _OPTIMIZED).graph
         owners: dict[frozenset[NodePath], dict[NodePath, str]] = {}
         found = []
-        for run in node_times(events):
+        for run in node_times(profile):
             ran = frozenset(run.own)
             if ran not in owners:
                 owners[ran] = attribute(graph, ran)
             parts: dict[str, float] = defaultdict(float)
-            counts: dict[str, float] = defaultdict(float)
+            events: dict[str, float] = defaultdict(float)
+            held: dict[str, float] = defaultdict(float)
+            part_at = owners[ran] | {(): RUNTIME}
             for path, micros in run.own.items():
-                part = owners[ran][path] if path else RUNTIME
-                parts[part] += micros / 1e3
-                counts[part] += run.events[path] if path else 0
-            found.append(PartTimes(run.total / 1e3, dict(parts), dict(counts)))
+                parts[part_at[path]] += micros / 1e3
+                if path:
+                    events[part_at[path]] += run.events[path]
+                    held[part_at[path[:-1]]] += run.events[path]
+            found.append(PartTimes(run.total / 1e3, dict(parts), dict(events), dict(held)))
         return found
 
 
@@ -133,17 +126,21 @@ def profiled(model: bytes, threads: int) -> Iterator[Profiled]:
 
 def mean(runs: Sequence[PartTimes]) -> PartTimes:
     """The mean of runs, the longest part first."""
-    parts: dict[str, float] = defaultdict(float)
-    events: dict[str, float] = defaultdict(float)
-    for run in runs:
-        for part, ms in run.parts_ms.items():
-            parts[part] += ms / len(runs)
-            events[part] += run.events[part] / len(runs)
+    parts = _mean([run.parts_ms for run in runs])
     return PartTimes(
         sum(run.total_ms for run in runs) / len(runs),
         dict(sorted(parts.items(), key=lambda item: -item[1])),
-        dict(events),
+        _mean([run.events for run in runs]),
+        _mean([run.held for run in runs]),
     )
+
+
+def _mean(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = defaultdict(float)
+    for found in values:
+        for name, value in found.items():
+            total[name] += value / len(values)
+    return dict(total)
 
 
 def node_times(events: Sequence[Mapping[str, Any]]) -> list[NodeTimes]:

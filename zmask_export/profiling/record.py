@@ -12,6 +12,7 @@ from zmask_export.profiling.frames import Frame
 from zmask_export.profiling.latency import Latency
 from zmask_export.profiling.machine import Machine
 from zmask_export.profiling.memory import Growth
+from zmask_export.profiling.overhead import EventCost
 from zmask_export.profiling.parts import RUNTIME, PartTimes, mean
 from zmask_export.profiling.timing import Spread, middle_half
 from zmask_export.spec import Policy, Size, Spec
@@ -71,8 +72,8 @@ class Attribution(Spec):
         frame, batch: of the runs.
         measured_ms: a run without a profile.
         profiled_ms: a run with one.
-        profiler_ms: what writing it cost, by what one event of a loop of small nodes costs; taken off the
-            parts, each by the number of its events.
+        profiler_ms: what writing it cost, by what an event of a loop of small nodes costs; taken off the
+            parts, each by the number of its nodes.
         parts_ms: by part: ``network``, ``zscore/TAP``, ``cascade/TAP``, ``fusion``, ``gate``,
             ``second_pass``, ``suppression``.
         between_nodes_ms: what is left of the profiled run.
@@ -152,7 +153,7 @@ def attribution(
     batch: int,
     profiled: Sequence[PartTimes],
     plain: Sequence[float],
-    event_ms: float,
+    cost: EventCost,
 ) -> Attribution:
     """Put profiled runs beside plain ones.
 
@@ -160,18 +161,18 @@ def attribution(
         frame, batch: of the runs.
         profiled: runs with a profile.
         plain: milliseconds of the runs without.
-        event_ms: what an event costs the profiler.
+        cost: what an event costs the profiler.
     """
     found = mean(middle_half(sorted(profiled, key=lambda run: run.total_ms)))
     middle = middle_half(sorted(plain))
-    parts = found.without(event_ms).parts_ms
+    parts = cost.taken_off(found)
     between = parts.pop(RUNTIME, 0.0)
     return Attribution(
         frame=frame,
         batch=batch,
         measured_ms=sum(middle) / len(middle),
         profiled_ms=found.total_ms,
-        profiler_ms=event_ms * sum(found.events.values()),
+        profiler_ms=cost.of(found),
         parts_ms=parts,
         between_nodes_ms=between,
     )
