@@ -126,13 +126,17 @@ def test_the_page_needs_nothing_but_itself(page: str) -> None:
     assert re.findall(r"url\((?!#)|@import", page) == []
 
 
-def test_the_page_joins_latency_parity_calibration_and_examples(page: str) -> None:
-    titles = re.findall(r"<h2>(.*?)</h2>", page)
-    for title in ("Latency", "Where the time goes", "Memory", "Engines", "Parity", "Calibration",
-                  "Defense", "Examples", "Settings"):  # fmt: skip
-        assert (title in titles) or title == "Engines"
-    assert page.count("<svg") == 5
-    assert page.count("<img") == 4
+def test_the_page_joins_latency_parity_calibration_and_examples(
+    page: str, report: LatencyReport
+) -> None:
+    titles = set(re.findall(r"<h2>(.*?)</h2>", page))
+    wanted = {"Latency", "Where the time goes", "Memory", "Parity", "Calibration", "Defense"}
+    wanted |= {"Examples", "Settings", *(["Engines"] if report.engines else [])}
+    assert wanted <= titles
+    # Latency of either batch, parts, scores, ROC; both frames, and what the engine says of them.
+    assert (page.count("<svg"), page.count("<img")) == (5, 4)
+    clean = report.find("protected", "clean", 1).latency
+    assert f"<strong>{clean.p50:.1f} ms</strong>" in page
 
 
 @needs_browser

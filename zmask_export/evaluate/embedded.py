@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 WIDTH = 320
+SCORE = 0.3
+"""Detections that are less sure are not drawn."""
 
 
 def address(picture: NDArray[np.uint8], width: int = WIDTH) -> str:

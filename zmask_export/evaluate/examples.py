@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from zmask_export.evaluate.embedded import address
+from zmask_export.evaluate.embedded import SCORE, address
 from zmask_export.evaluate.page import Figure
 from zmask_export.evaluate.subjects import Image, Network, Outcome
 from zmask_export.runtime.detections import Detections
 from zmask_export.runtime.pictures import Picture, overlay, palette
 from zmask_export.runtime.protected import Result
-
-SCORE = 0.3
-"""Detections that are less sure are not drawn."""
 
 _COVERED = np.array((255, 0, 255), np.uint8)
 
@@ -47,8 +44,7 @@ def example(
 def _with_boxes(
     frame: Picture, outcome: Outcome, found: Detections, classes: tuple[str, ...]
 ) -> Picture:
-    sure = found.scores >= SCORE
-    shown = Detections(found.boxes[sure], found.scores[sure], found.labels[sure])
+    shown = found.above(SCORE)
     kept = np.ones(frame.shape[:2], np.bool_) if outcome.kept is None else outcome.kept
     nothing = np.zeros((0, 0), np.float32)
     result = Result(

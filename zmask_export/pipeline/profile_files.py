@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -21,7 +22,7 @@ from zmask_export.artifacts.manifest import (
     read_manifest,
 )
 from zmask_export.errors import BundleError, UsageError
-from zmask_export.evaluate.embedded import address
+from zmask_export.evaluate.embedded import SCORE, address
 from zmask_export.evaluate.page import Figure, Section, render
 from zmask_export.pipeline.profile import Example, Profile
 from zmask_export.profiling.page import report_page
@@ -135,6 +136,8 @@ def _figures(example: Example, manifest: Manifest) -> tuple[Figure, Figure]:
     picture = frames.pictures[0]
     says = "flagged" if result.flag else "not flagged"
     covered = 1 - float(result.mask.mean())
+    if result.detections is not None:
+        result = replace(result, detections=result.detections.above(SCORE))
     kind, name = frames.kind.capitalize(), Path(frames.names[0]).name
     caption = f"{kind}: {says}, d {result.score:.4g}, {covered:.1%} covered"
     return (

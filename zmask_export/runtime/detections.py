@@ -30,6 +30,11 @@ class Detections:
         count = int(outputs["count"])
         return cls(outputs["boxes"][:count], outputs["scores"][:count], outputs["labels"][:count])
 
+    def above(self, score: float) -> Detections:
+        """Those with at least this score."""
+        sure = self.scores >= score
+        return Detections(self.boxes[sure], self.scores[sure], self.labels[sure])
+
     def __len__(self) -> int:
         """Number of objects."""
         return len(self.scores)
