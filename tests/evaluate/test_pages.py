@@ -11,7 +11,8 @@ from PIL import Image as Pictures
 
 from tests.evaluate.reports import made_detector, made_network, made_report
 from zmask_export.evaluate import figures
-from zmask_export.evaluate.examples import SCORE, example
+from zmask_export.evaluate.embedded import SCORE
+from zmask_export.evaluate.examples import example
 from zmask_export.evaluate.page import Figure, render
 from zmask_export.evaluate.pages import scores_page, study_page
 from zmask_export.evaluate.scores import DetectionScores, Scores, SegmentationScores

@@ -11,7 +11,7 @@ from tests.conftest import Inputs, Outcome, assert_refused, link_tree, zmask
 from tests.profiling.browser import look, needs_browser
 from zmask_export.artifacts.manifest import FILE_NAME, Manifest, describe_files, read_manifest
 from zmask_export.backends.gpu import gpu_count
-from zmask_export.pipeline.profile_files import add_to_bundle
+from zmask_export.pipeline.profile_files import add_to_bundle, default_folder
 from zmask_export.profiling.record import LatencyReport
 from zmask_export.runtime.protected import load
 
@@ -195,6 +195,13 @@ def test_what_cannot_be_is_refused_before_anything_runs(bundle: Path, tmp_path: 
     (copy / FILE_NAME).unlink()
     (copy / FILE_NAME).write_text(manifest.model_copy(update={"batch": 2}).model_dump_json())
     assert_refused(zmask("profile", copy, "--batch", 1), 2, "batches of 2")
+
+
+def test_results_go_beside_the_bundle_by_default(tmp_path: Path) -> None:
+    assert default_folder(Path("engines/icnet")) == Path("engines/icnet-profile")
+    (tmp_path / "net").mkdir()
+    for way in (tmp_path / "net" / "x" / "..", tmp_path / "net"):
+        assert default_folder(way).resolve() == tmp_path / "net-profile"
 
 
 def test_a_damaged_parity_file_is_a_bundle_error(bundle: Path, tmp_path: Path) -> None:

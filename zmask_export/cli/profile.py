@@ -14,7 +14,7 @@ from zmask_export.cli.options import PATH, as_json, on_bad_image
 @click.argument("bundle", type=PATH)
 @click.option(
     "--image", "images", type=PATH, multiple=True,
-    help="Clean image or folder; repeatable. Default: drawn streets.",
+    help="Clean image or folder; repeatable, as many as a batch takes. Default: drawn streets.",
 )  # fmt: skip
 @click.option(
     "--attacked", type=PATH, multiple=True,
@@ -62,8 +62,7 @@ def command(
     if add and out is not None:
         raise UsageError("--add and --out exclude each other.", fix="Give one of them.")
     folder = out or profile_files.default_folder(bundle)
-    if not add:
-        profile_files.require_outside(bundle, folder)
+    profile_files.require_place(bundle, None if add else folder)
     sections = profile_files.built_with(bundle)
     reporter = ConsoleReporter()
     found = profile_bundle(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from zmask_export import __version__
@@ -14,37 +12,27 @@ from zmask_export.artifacts.manifest import Manifest
 from zmask_export.data import images
 from zmask_export.data.images import OnBad
 from zmask_export.errors import UsageError
-from zmask_export.fuse.unfuse import bare_of
 from zmask_export.pipeline.profile_frames import Frames, choose_frames
+from zmask_export.pipeline.profile_runs import Work
 from zmask_export.pipeline.progress import Reporter, Silent
 from zmask_export.profiling import memory
-from zmask_export.profiling.frames import Frame
-from zmask_export.profiling.latency import latency
 from zmask_export.profiling.machine import cores, describe, versions
-from zmask_export.profiling.overhead import event_cost, steps_graph, steps_input
-from zmask_export.profiling.parts import profiled
 from zmask_export.profiling.record import (
-    Attribution,
-    Case,
     CaseName,
     FrameInfo,
     LatencyReport,
     Memory,
-    attribution,
 )
-from zmask_export.profiling.sessions import Device, bound, devices, open_session
-from zmask_export.profiling.timing import ratio, take_turns
+from zmask_export.profiling.sessions import Device, devices
 from zmask_export.runtime.protected import ONNX_FILE, Protected, Result, load
 
 BATCHES = (1, 4)
 """Batch sizes where the graph takes any."""
 SECONDS = 25.0
 """To measure times in; what comes before and after is beside it."""
-MOST_ROUNDS, LEAST_ROUNDS = 200, 3
-"""Rounds of a batch's cases."""
+MOST_FRAMES = 8
+"""Different images of a kind; larger batches repeat them."""
 _PROFILED_SHARE = 0.25
-_PROFILED_ROUNDS = 16
-"""Rounds that are profiled; a profile has thousands of events a run."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +90,7 @@ def profile_bundle(
     engine = load(bundle, threads=options.threads)
     batches = _batches(engine.manifest, options.batches)
     device = _device(options.device)
-    work = _Work(
+    work = Work(
         graph=(bundle / ONNX_FILE).read_bytes(),
         threads=options.threads or cores(),
         device=device,
@@ -110,7 +98,7 @@ def profile_bundle(
             engine.manifest,
             options.images,
             options.attacked,
-            count=max(batches),
+            count=min(max(batches), MOST_FRAMES),
             on_bad=options.on_bad,
         ),
         reporter=reporter or Silent(),
@@ -146,93 +134,6 @@ def profile_bundle(
         left_out=tuple(work.left_out),
     )
     return Profile(manifest, report, examples)
-
-
-@dataclass
-class _Work:
-    """One graph, the bare network out of it, and what they are run on."""
-
-    graph: bytes
-    threads: int
-    device: Device
-    frames: tuple[Frames, Frames]
-    reporter: Reporter
-    left_out: list[str] = field(default_factory=list)
-
-    @functools.cached_property
-    def bare(self) -> bytes:
-        return bare_of(self.graph)
-
-    def time(self, batch: int, seconds: float) -> list[Case]:
-        """Bare and protected, on either kind of frame, in turns."""
-        graph = open_session(self.graph, self.threads, self.device)
-        bare = open_session(self.bare, self.threads, self.device)
-        clean, attacked = (frames.inputs(batch) for frames in self.frames)
-        runs: dict[tuple[CaseName, Frame | None], Callable[[], None]] = {
-            ("bare", None): bound(bare, clean, self.device),
-            ("protected", "clean"): bound(graph, clean, self.device),
-            ("protected", "attacked"): bound(graph, attacked, self.device),
-        }
-        with self.reporter.bar(f"batch {batch}", MOST_ROUNDS) as advance:
-            times = take_turns(
-                runs, MOST_ROUNDS, seconds=seconds, at_least=LEAST_ROUNDS, on_round=advance
-            )
-        alone = times["bare", None]
-        return [
-            Case(
-                case=case,
-                frame=frame,
-                batch=batch,
-                latency=latency(taken, batch),
-                over_bare=None if case == "bare" else ratio(taken, alone),
-                rounds_ms=tuple(taken),
-            )
-            for (case, frame), taken in times.items()
-        ]
-
-    def attribute(self, batch: int, seconds: float) -> tuple[Attribution, ...]:
-        """Profiled runs in turns with plain ones; the same of a graph that shows what an event costs."""
-        plain = open_session(self.graph, self.threads)
-        steps = open_session(steps_graph(), self.threads)
-        order: list[Frame] = []
-        runs: dict[tuple[Frame | None, bool], Callable[[], None]] = {}
-        with (
-            profiled(self.graph, self.threads) as watched,
-            profiled(steps_graph(), self.threads) as watched_steps,
-        ):
-            runs[None, False] = bound(steps, steps_input())
-            runs[None, True] = bound(watched_steps.session, steps_input())
-            for frames in self.frames:
-                inputs = frames.inputs(batch)
-                runs[frames.kind, False] = bound(plain, inputs)
-                runs[frames.kind, True] = _noted(
-                    bound(watched.session, inputs), functools.partial(order.append, frames.kind)
-                )
-            with self.reporter.bar("parts", _PROFILED_ROUNDS) as advance:
-                times = take_turns(
-                    runs, _PROFILED_ROUNDS, seconds=seconds, at_least=LEAST_ROUNDS, on_round=advance
-                )
-            found = list(zip(order, watched.runs(), strict=True))
-            cost = event_cost(times[None, False], times[None, True], watched_steps.runs()[1:])
-        # The first run of each is the warm-up.
-        return tuple(
-            attribution(
-                frames.kind,
-                batch,
-                [run for kind, run in found if kind == frames.kind][1:],
-                times[frames.kind, False],
-                cost,
-            )
-            for frames in self.frames
-        )
-
-
-def _noted(run: Callable[[], None], note: Callable[[], None]) -> Callable[[], None]:
-    def both() -> None:
-        note()
-        run()
-
-    return both
 
 
 def _batches(manifest: Manifest, wanted: tuple[int, ...]) -> tuple[int, ...]:
@@ -273,7 +174,7 @@ def _look(
     return tuple(infos), tuple(examples)
 
 
-def _memory(graph: Path, work: _Work, manifest: Manifest, batch: int) -> tuple[Memory, ...]:
+def _memory(graph: Path, work: Work, manifest: Manifest, batch: int) -> tuple[Memory, ...]:
     """Of the largest batch, with the branch that needs more."""
     found = []
     with tempfile.TemporaryDirectory(prefix="zmask-profile-") as name:

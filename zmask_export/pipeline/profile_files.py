@@ -34,23 +34,31 @@ from zmask_export.verify.report import ParityReport
 
 def default_folder(bundle: Path) -> Path:
     """The folder beside a bundle that a profile goes to."""
-    whole = bundle.resolve()
-    return bundle.parent / f"{whole.name}-profile" if bundle.name else whole.with_name("profile")
+    named = bundle if bundle.name not in ("", "..") else bundle.resolve()
+    return named.with_name(f"{named.name}-profile")
 
 
-def require_outside(bundle: Path, folder: Path) -> None:
-    """Refuse a folder for results inside the bundle, whose files are hashed.
+def require_place(bundle: Path, folder: Path | None) -> None:
+    """Refuse a place for results before anything is measured.
+
+    Args:
+        bundle: whose results they are.
+        folder: where they go; None for the bundle itself.
 
     Raises:
-        UsageError: it is inside.
+        UsageError: a folder inside the bundle, whose files are hashed.
         OutputError: it cannot be written.
     """
+    if folder is None:
+        require_writable(bundle.resolve(), file=False)
+        return
     if folder.resolve().is_relative_to(bundle.resolve()):
         raise UsageError(
             f"{folder} is in the bundle, whose files are hashed.",
             fix="Pass --add to put the report into the bundle, or another --out.",
         )
-    require_writable(folder / REPORT_FILE)
+    for name in (LATENCY_FILE, REPORT_FILE):
+        require_writable(folder / name)
 
 
 def built_with(bundle: Path) -> tuple[Section, ...]:

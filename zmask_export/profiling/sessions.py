@@ -9,6 +9,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from zmask_export.backends.gpu import gpu_count
+from zmask_export.errors import BackendError
 
 Device = Literal["cpu", "cuda"]
 
@@ -47,12 +48,21 @@ def open_session(
         threads: CPU threads.
         device: where it runs.
         options: others than those of :func:`session_options`.
+
+    Raises:
+        BackendError: ONNX Runtime refuses the graph.
     """
     # The networks compute in float32, on every runner.
     cuda: list[Any] = [("CUDAExecutionProvider", {"use_tf32": 0})] if device == "cuda" else []
-    return ort.InferenceSession(
-        model, options or session_options(threads), providers=[*cuda, "CPUExecutionProvider"]
-    )
+    try:
+        return ort.InferenceSession(
+            model, options or session_options(threads), providers=[*cuda, "CPUExecutionProvider"]
+        )
+    except Exception as exc:  # ONNX Runtime's errors share no base class but this
+        raise BackendError(
+            f"ONNX Runtime cannot load the graph ({_short(exc)}).",
+            fix="Build it again with this version of zmask-export and ONNX Runtime.",
+        ) from exc
 
 
 def bound(
@@ -64,6 +74,9 @@ def bound(
         session: what to run.
         inputs: by name; those that the graph does not have are left out.
         device: where they lie.
+
+    Raises:
+        BackendError: from the run, where it fails.
     """
     binding = session.io_binding()
     for value in session.get_inputs():
@@ -73,7 +86,16 @@ def bound(
         binding.bind_output(value.name, device)
 
     def run() -> None:
-        session.run_with_iobinding(binding)
-        binding.synchronize_outputs()
+        try:
+            session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+        except Exception as exc:  # ONNX Runtime's errors share no base class but this
+            raise BackendError(
+                f"ONNX Runtime failed ({_short(exc)}).", fix="Give a smaller batch or more memory."
+            ) from exc
 
     return run
+
+
+def _short(exc: BaseException) -> str:
+    return " ".join(str(exc).split())[:300]
