@@ -55,7 +55,7 @@ def test_bare_and_protected_take_turns_at_every_batch(report: LatencyReport) -> 
     assert found == [(batch, *kind) for batch in (1, 2) for kind in kinds]
     for case in report.cases:
         times = case.latency
-        assert times.runs == len(case.rounds_ms) >= 3
+        assert times.runs == len(case.rounds_ms) >= (3 if case.batch == 1 else 1)
         assert min(case.rounds_ms) <= times.p50 <= times.p90 <= times.p99 <= times.max
         assert times.images_per_second == pytest.approx(case.batch * 1e3 / times.mean)
         bare = report.find("bare", None, case.batch)

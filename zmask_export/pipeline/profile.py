@@ -109,7 +109,10 @@ def profile_bundle(
     del engine
     grown = _memory(bundle / ONNX_FILE, work, manifest, batches[-1])
     share = options.seconds * (1 - _PROFILED_SHARE) / len(batches)
-    cases = [case for batch in batches for case in work.time(batch, share)]
+    cases = work.time(batches[0], share)
+    for batch in batches[1:]:
+        # Of a slow network one round of many images has to do.
+        cases += work.time(batch, share, at_least=1)
     parts = work.attribute(batches[0], options.seconds * _PROFILED_SHARE)
     if device != "cpu":
         work.left_out.append(

@@ -48,8 +48,14 @@ class Work:
         """The network alone."""
         return bare_of(self.graph)
 
-    def time(self, batch: int, seconds: float) -> list[Case]:
-        """Bare and protected, on either kind of frame, in turns."""
+    def time(self, batch: int, seconds: float, at_least: int = LEAST_ROUNDS) -> list[Case]:
+        """Bare and protected, on either kind of frame, in turns.
+
+        Args:
+            batch: images a run.
+            seconds: after which no further round starts, once there are ``at_least``.
+            at_least: rounds.
+        """
         graph = open_session(self.graph, self.threads, self.device)
         bare = open_session(self.bare, self.threads, self.device)
         clean, attacked = (frames.inputs(batch) for frames in self.frames)
@@ -60,7 +66,7 @@ class Work:
         }
         with self.reporter.bar(f"batch {batch}", MOST_ROUNDS) as advance:
             times = take_turns(
-                runs, MOST_ROUNDS, seconds=seconds, at_least=LEAST_ROUNDS, on_round=advance
+                runs, MOST_ROUNDS, seconds=seconds, at_least=at_least, on_round=advance
             )
         alone = times["bare", None]
         return [
