@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from dataclasses import dataclass
 
 from zmask_export.errors import BackendError
 
@@ -11,6 +12,7 @@ _MAJOR, _MINOR = 75, 76
 """CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR."""
 _DEFAULT_STREAM = ctypes.c_void_p(1)
 """CU_STREAM_LEGACY."""
+_NAME_BYTES = 128
 
 
 def _driver() -> ctypes.CDLL | None:
@@ -76,3 +78,28 @@ def wait_for_default_stream(number: int) -> None:
             f"Waiting for GPU {number} failed (CUDA driver error {code}).",
             fix="Look at nvidia-smi; start the program again.",
         )
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU: its name, compute capability such as "8.9", and memory in bytes."""
+
+    name: str
+    capability: str
+    memory_bytes: int
+
+
+def gpus() -> list[Gpu]:
+    """Every GPU, in the driver's order; none without a driver."""
+    return [_describe(number) for number in range(gpu_count())]
+
+
+def _describe(number: int) -> Gpu:
+    driver = ctypes.CDLL("libcuda.so.1")
+    device, size = ctypes.c_int(), ctypes.c_size_t()
+    name = ctypes.create_string_buffer(_NAME_BYTES)
+    driver.cuDeviceGet(ctypes.byref(device), number)
+    driver.cuDeviceGetName(name, _NAME_BYTES, device)
+    driver.cuDeviceTotalMem_v2(ctypes.byref(size), device)
+    text = name.value.decode("utf-8", "replace")
+    return Gpu(text, compute_capability(number) or "unknown", size.value)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from zmask_export.backends.gpus import gpus
+from zmask_export.backends.gpu import gpus
 from zmask_export.pipeline import doctor_runners as runners
 from zmask_export.profiling.machine import cores, describe, installed
 from zmask_export.spec import Spec

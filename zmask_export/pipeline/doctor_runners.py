@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from zmask_export.backends import tensorrt
-from zmask_export.backends.gpus import gpus
+from zmask_export.backends.gpu import gpus
 from zmask_export.backends.tensorrt import Flavour
 from zmask_export.profiling.machine import installed
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from zmask_export.artifacts.manifest import CALIBRATION_FILE, Manifest, read_manifest
 from zmask_export.errors import BundleError
 from zmask_export.profiling.stock import Graph
-from zmask_export.runtime.protected import ONNX_FILE
+from zmask_export.runtime.choice import ONNX_FILE
 from zmask_export.spec import Spec
 
 if TYPE_CHECKING:

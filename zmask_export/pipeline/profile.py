@@ -24,7 +24,8 @@ from zmask_export.profiling.record import (
     Memory,
 )
 from zmask_export.profiling.sessions import Device, devices
-from zmask_export.runtime.protected import ONNX_FILE, Protected, Result, load
+from zmask_export.runtime.choice import ONNX_FILE
+from zmask_export.runtime.protected import Protected, Result, load
 
 BATCHES = (1, 4)
 """Batch sizes where the graph takes any."""
@@ -82,14 +83,15 @@ def profile_bundle(
 
     Raises:
         BundleError: no bundle, one that was changed, or a graph of another program.
-        UsageError: a batch that the graph does not take, or a device that is not here.
+        UsageError: a batch that the graph does not take, a device that is not here, or bfloat16 on a CPU.
         ImageError, DatasetError: the images cannot be used.
         BackendError: a run failed.
     """
     began = time.perf_counter()
-    engine = load(bundle, threads=options.threads)
+    engine = load(bundle, backend="onnxruntime", threads=options.threads)
     batches = _batches(engine.manifest, options.batches)
     device = _device(options.device)
+    _require_timeable(engine.manifest, device)
     work = Work(
         graph=(bundle / ONNX_FILE).read_bytes(),
         threads=options.threads or cores(),
@@ -155,6 +157,15 @@ def _device(wanted: Device | None) -> Device:
     if wanted is not None and wanted not in found:
         raise UsageError(f"There is no {wanted} here: {reason}", fix="Leave out --device.")
     return wanted or found[-1]
+
+
+def _require_timeable(manifest: Manifest, device: Device) -> None:
+    # What runs in its place there rounds at every operator: right in value, meaningless in time.
+    if manifest.precision == "bf16" and device == "cpu":
+        raise UsageError(
+            "ONNX Runtime has no bfloat16 convolutions on a CPU, so there is nothing to time.",
+            fix="Profile on a machine with a GPU, or a bundle of another precision.",
+        )
 
 
 def _look(

@@ -7,7 +7,7 @@ import os
 import platform
 from pathlib import Path
 
-from zmask_export.backends.gpus import gpus
+from zmask_export.backends.gpu import gpus
 from zmask_export.spec import Spec
 
 PACKAGES = (

@@ -32,6 +32,8 @@ def session_options(threads: int) -> ort.SessionOptions:
     options.intra_op_num_threads = threads
     # They would wait for the next run at full speed, on the cores of whose turn it is.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    # int8 as bundles of it are run: Q/DQ nodes as they stand.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options
 
 
