@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -55,7 +56,7 @@ def test_a_total_adds_up_each_round() -> None:
     assert total([[1.0, 2.0], [10.0, 20.0]]) == [11.0, 22.0]
 
 
-def test_nothing_is_timed_before_threads_rest() -> None:
+def _waits_for_a_busy_thread() -> bool:
     end = time.perf_counter() + 0.06
 
     def spin() -> None:
@@ -65,14 +66,12 @@ def test_nothing_is_timed_before_threads_rest() -> None:
     thread = threading.Thread(target=spin)
     thread.start()
     rest()
-    assert time.perf_counter() >= end
+    waited = time.perf_counter() >= end
     thread.join()
-    started = time.perf_counter()
-    rest()
-    assert time.perf_counter() - started < PATIENCE / 2
+    return waited
 
 
-def test_threads_that_never_rest_are_not_waited_for() -> None:
+def _waits_no_longer_than_its_patience() -> bool:
     done = threading.Event()
 
     def spin() -> None:
@@ -86,7 +85,22 @@ def test_threads_that_never_rest_are_not_waited_for() -> None:
     waited = time.perf_counter() - started
     done.set()
     thread.join()
-    assert PATIENCE <= waited < 10 * PATIENCE
+    return PATIENCE <= waited < 10 * PATIENCE
+
+
+@pytest.mark.parametrize("does", [_waits_for_a_busy_thread, _waits_no_longer_than_its_patience])
+def test_nothing_is_timed_before_threads_rest(does: Callable[[], bool]) -> None:
+    # Where other processes take the cores, a busy thread may get none of them and look idle.
+    assert any(does() for _ in range(10))
+
+
+def test_an_idle_process_is_not_waited_for() -> None:
+    def waited() -> float:
+        started = time.perf_counter()
+        rest()
+        return time.perf_counter() - started
+
+    assert min(waited() for _ in range(5)) < PATIENCE / 2
 
 
 def test_time_ends_the_rounds_but_not_before_the_least() -> None:
