@@ -21,6 +21,7 @@ ROOMS = (
     "errors",
     "spec",
     "presets",
+    "cluster",
     "data",
     "artifacts",
     "models",

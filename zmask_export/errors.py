@@ -22,7 +22,7 @@ Each error is two sentences: ``what`` happened and how to ``fix`` it.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class ZMaskError(Exception):
@@ -40,8 +40,16 @@ class ZMaskError(Exception):
         self.what = what
         self.fix = fix
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors travel between processes, and pickle would call the class without ``fix``.
+        return _again, (type(self), self.what, self.fix)
+
     def __str__(self) -> str:
         return f"{self.what}\n  Fix: {self.fix}"
+
+
+def _again(kind: type[ZMaskError], what: str, fix: str) -> ZMaskError:
+    return kind(what, fix=fix)
 
 
 class UsageError(ZMaskError):

@@ -1,7 +1,9 @@
 """One pass over clean images: per-channel mean and standard deviation of every tap.
 
 The pass streams: one batch of images is held at a time. It checkpoints beside the output and goes on
-where it stopped, to the same file to the last bit, because batches are merged in a fixed order.
+where it stopped, to the same file to the last bit, because batches are merged in a fixed order. The
+batches may come from elsewhere (:mod:`zmask_export.calibrate.shards`): none reaches over the border of
+a shard, so shards that are measured apart give the batches, and the result, of one pass.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +30,39 @@ from zmask_export.models.bare import BareNetwork
 SAVE_EVERY_S = 20.0
 """Seconds between two checkpoints."""
 
+SHARD_BATCHES = 4
+"""Batches a shard; shards start at multiples of this many batches of files."""
+
 _KEY = "zmask-export-progress"
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What stays of a frame that was measured: its name and the sha256 of its file."""
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one batch of images gave.
+
+    Attributes:
+        consumed: files read for it, bad ones counted.
+        frames: the images that were measured; none where all files were bad.
+        moments: tap to its moments over them.
+        skipped: why the bad files were left out.
+    """
+
+    consumed: int
+    frames: tuple[Counted, ...]
+    moments: dict[str, Moments]
+    skipped: tuple[ImageError, ...]
+
+
+Walk = Callable[[int], Iterator[Step]]
+"""From a number of files consumed to the steps that come after them."""
 
 
 @dataclass
@@ -47,12 +81,20 @@ class Progress:
     digest: str = ""
     moments: dict[str, Moments] = field(default_factory=dict)
 
-    def add(self, frames: list[Frame]) -> None:
+    def add(self, frames: Sequence[Frame | Counted]) -> None:
         """Count frames into the digest."""
         for frame in frames:
             chained = f"{self.digest}\n{frame.name}\n{frame.digest}".encode()
             self.digest = hashlib.sha256(chained).hexdigest()
         self.images += len(frames)
+
+    def take(self, step: Step) -> None:
+        """Go on by one step."""
+        for tap, moments in step.moments.items():
+            before = self.moments.get(tap)
+            self.moments[tap] = moments if before is None else before.merge(moments)
+        self.add(step.frames)
+        self.position += step.consumed
 
 
 def measure(
@@ -62,6 +104,7 @@ def measure(
     batch: int = 4,
     checkpoint: Path | None = None,
     identity: str = "",
+    walk: Walk | None = None,
     on_image: Callable[[int], None] | None = None,
     on_skip: Callable[[ImageError], None] | None = None,
 ) -> Progress:
@@ -74,6 +117,7 @@ def measure(
         checkpoint: where to keep progress; None keeps none.
         identity: what the checkpoint must belong to (weights, settings); a checkpoint of something
             else is ignored.
+        walk: measures the batches elsewhere, as :func:`steps` would here; None measures them here.
         on_image: told the number of files consumed so far.
         on_skip: told why a bad file was left out.
 
@@ -87,13 +131,12 @@ def measure(
     if on_image is not None:
         on_image(progress.position)
     saved = time.monotonic()
-    frames = source.frames(progress.position, on_skip=on_skip)
-    for group, consumed in _batches(frames, batch):
-        if group:
-            _measure_batch(bare, group, progress)
-            progress.add(group)
-        del group  # or two batches would be held while the next is read
-        progress.position += consumed
+    start = progress.position
+    for step in steps(bare, source, batch=batch, start=start) if walk is None else walk(start):
+        progress.take(step)
+        if on_skip is not None:
+            for error in step.skipped:
+                on_skip(error)
         if on_image is not None:
             on_image(progress.position)
         if checkpoint is not None and time.monotonic() - saved > SAVE_EVERY_S:
@@ -107,23 +150,56 @@ def measure(
     return progress
 
 
-def _measure_batch(bare: BareNetwork, frames: list[Frame], progress: Progress) -> None:
+def shard_size(batch: int) -> int:
+    """Files a shard, for a number of images a forward pass."""
+    return batch * SHARD_BATCHES
+
+
+def steps(
+    bare: BareNetwork, source: ImageSource, *, batch: int, start: int = 0, offset: int = 0
+) -> Iterator[Step]:
+    """Measure batch after batch.
+
+    Args:
+        bare: the network with the taps to measure.
+        source: clean images.
+        batch: images a forward pass.
+        start: files of the source to pass over.
+        offset: files that come before the source's own, where it is a part of another.
+
+    Raises:
+        ImageError, WeightsError: see :func:`measure`.
+    """
+    skipped: list[ImageError] = []
+    frames = source.frames(start, on_skip=skipped.append)
+    for group, consumed in _batches(frames, batch, offset + start):
+        moments = _measure_batch(bare, group) if group else {}
+        counted = tuple(Counted(frame.name, frame.digest) for frame in group)
+        del group  # or two batches would be held while the next is read
+        yield Step(consumed, counted, moments, tuple(skipped))
+        skipped.clear()
+
+
+def _measure_batch(bare: BareNetwork, frames: list[Frame]) -> dict[str, Moments]:
     image = torch.from_numpy(to_float([frame.image for frame in frames]))
     with torch.inference_mode():
         _, features = bare(image)
+    found = {}
     for tap, value in features.items():
-        moments = Moments.of(value)
+        moments = found[tap] = Moments.of(value)
         if not np.isfinite(moments.m2).all():
             raise WeightsError(
                 f"The tap {tap} gives values that are not finite on {frames[0].name}.",
                 fix="Check the weights and --preprocess.",
             )
-        before = progress.moments.get(tap)
-        progress.moments[tap] = moments if before is None else before.merge(moments)
+    return found
 
 
-def _batches(frames: Iterator[Frame | None], size: int) -> Iterator[tuple[list[Frame], int]]:
-    """Groups of up to ``size`` good frames, with the number of files each consumed."""
+def _batches(
+    frames: Iterator[Frame | None], size: int, position: int
+) -> Iterator[tuple[list[Frame], int]]:
+    """Groups of up to ``size`` good frames of one shard, with the number of files each consumed."""
+    shard = shard_size(size)
     while True:
         group: list[Frame] = []
         consumed = 0
@@ -131,16 +207,18 @@ def _batches(frames: Iterator[Frame | None], size: int) -> Iterator[tuple[list[F
             consumed += 1
             if frame is not None:
                 group.append(frame)
-            if len(group) == size:
+            if len(group) == size or (position + consumed) % shard == 0:
                 break
         if not consumed:
             return
+        position += consumed
         yield group, consumed
 
 
 def _identity(identity: str, source: ImageSource, batch: int) -> str:
     names = "\n".join(source.names)
-    text = f"{identity}\n{source.size}\n{source.rule}\n{source.version}\n{batch}\n{names}"
+    grouping = f"{batch} {shard_size(batch)}"
+    text = f"{identity}\n{source.size}\n{source.rule}\n{source.version}\n{grouping}\n{names}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from zmask_export.cli.options import PATH, as_json, network_from, network_options, on_bad_image
+from zmask_export.cli.options import (
+    PATH,
+    as_json,
+    network_from,
+    network_options,
+    on_bad_image,
+    on_ray,
+)
 from zmask_export.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +42,7 @@ SELECT_LIMIT = 40
     help="Most multiply-adds of the selection, as a multiple of the present sets'. Default: 1.",
 )
 @on_bad_image
+@on_ray
 @as_json
 def command(
     images: Path,
@@ -45,6 +54,7 @@ def command(
     candidates: str | None,
     budget: float | None,
     on_bad_image: Any,
+    ray: str | None,
     as_json: bool,
     **network: Any,
 ) -> None:
@@ -61,6 +71,7 @@ def command(
     Examples:
       zmask-export calibrate --model icnet --images clean/ --out icnet.safetensors
       zmask-export calibrate --model icnet --weights mine.pth --images clean/ --out mine.safetensors
+      zmask-export calibrate --model icnet --images clean/ --out icnet.safetensors --ray
       zmask-export calibrate --model icnet --images clean/ --select-taps --out taps.yaml
       zmask-export calibrate --module nets.mine:make --input-size 360x480 --shallow layer1 \\
         --deep layer4 --images clean/ --out mine.safetensors
@@ -73,6 +84,8 @@ def command(
             "--patch, --candidates and --budget belong to --select-taps.",
             fix="Add --select-taps, or leave them out.",
         )
+    if select_taps and ray is not None:
+        raise UsageError("--ray does not go with --select-taps.", fix="Leave out --ray.")
     chosen = network_from(network)
     opened = open_network(chosen)
     if select_taps and limit is None:
@@ -83,16 +96,27 @@ def command(
         many = 1.0 if budget is None else budget
         _select(opened, chosen.option, folder, out, patches, names, many, as_json)
     else:
-        _calibrate(opened, chosen.option, folder, out, batch, as_json)
+        _calibrate(opened, chosen.option, folder, out, batch, ray, as_json)
 
 
 def _calibrate(
-    opened: OpenNetwork, option: str, images: Any, out: Path, batch: int, as_json: bool
+    opened: OpenNetwork,
+    option: str,
+    images: Any,
+    out: Path,
+    batch: int,
+    ray: str | None,
+    as_json: bool,
 ) -> None:
     from zmask_export.cli.console import ConsoleReporter
+    from zmask_export.cluster.pool import connect
     from zmask_export.pipeline.calibrate import calibrate
 
-    header = calibrate(opened, images, out, batch=batch, reporter=ConsoleReporter()).header
+    with contextlib.nullcontext() if ray is None else connect(ray) as cluster:
+        calibration = calibrate(
+            opened, images, out, batch=batch, cluster=cluster, reporter=ConsoleReporter()
+        )
+    header = calibration.header
     if as_json:
         record = {"out": str(out), "images": header.images, "taps": list(header.defense.taps)}
         click.echo(json.dumps(record))

@@ -185,4 +185,14 @@ on_bad_image = click.option(
     help="What to do with files that are no 8-bit RGB image.",
 )
 
+on_ray = click.option(
+    "--ray",
+    "ray",
+    metavar="[ADDRESS]",
+    is_flag=False,
+    flag_value="local",
+    help="Spread the images over a Ray cluster: auto or --ray=ADDRESS joins one, --ray alone starts one "
+    "on this machine. Every machine must see the files at the same paths.",
+)
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

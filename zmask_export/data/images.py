@@ -9,6 +9,7 @@ network's images. Nothing is cropped or padded.
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import io
 import re
@@ -219,6 +220,12 @@ class ImageFolder:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def part(self, start: int, stop: int) -> ImageFolder:
+        """Images ``start`` to ``stop`` (exclusive) alone, by the same rule."""
+        part = copy.copy(self)
+        part.paths, part.names = self.paths[start:stop], self.names[start:stop]
+        return part
 
     def frames(
         self, start: int = 0, *, on_skip: Callable[[ImageError], None] | None = None

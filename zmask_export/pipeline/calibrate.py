@@ -9,8 +9,11 @@ import numpy as np
 from zmask_export import __version__
 from zmask_export.artifacts.calibration import FORMAT_VERSION, Calibration, CalibrationHeader
 from zmask_export.artifacts.files import require_writable
+from zmask_export.calibrate.shards import on_cluster
 from zmask_export.calibrate.statistics import measure
-from zmask_export.data.images import ImageSource
+from zmask_export.cluster.pool import Cluster
+from zmask_export.data.images import ImageFolder, ImageSource
+from zmask_export.errors import UsageError
 from zmask_export.export.bare import export_bare
 from zmask_export.pipeline.network import OpenNetwork
 from zmask_export.pipeline.progress import Reporter, Silent
@@ -22,6 +25,7 @@ def calibrate(
     out: Path | None = None,
     *,
     batch: int = 4,
+    cluster: Cluster | None = None,
     reporter: Reporter | None = None,
 ) -> Calibration:
     """Measure mean and standard deviation of every tap over clean images.
@@ -32,6 +36,8 @@ def calibrate(
         out: the calibration file to write; progress is kept beside it, and a run that was
             interrupted goes on from there. None writes nothing.
         batch: images a forward pass.
+        cluster: whose workers measure; None measures in this process. Images must then lie in a
+            folder that every worker sees.
         reporter: shows progress.
 
     Returns:
@@ -40,6 +46,8 @@ def calibrate(
     Raises:
         DatasetError, ImageError, WeightsError, OutputError: see ``measure`` and ``write_bytes``.
         CompileError, NetworkError: a network of the user's own cannot be exported.
+        UsageError: a cluster is given, and images that lie in no folder.
+        BackendError: a worker was lost again and again.
     """
     reporter = reporter or Silent()
     if out is not None:
@@ -49,13 +57,19 @@ def calibrate(
             export_bare(opened.exportable(), opened.input_size, opened.batch)
     checkpoint = None if out is None else out.with_name(f".{out.name}.progress")
     identity = f"{opened.weights_sha256} {opened.preprocess} {opened.defense.taps}"
+    bare, walk = opened.bare(), None
+    if cluster is not None:
+        if not isinstance(images, ImageFolder):
+            raise UsageError("Workers can only read a folder.", fix="Give an ImageFolder.")
+        walk = on_cluster(cluster, bare, images, batch)
     with reporter.bar("calibrating", len(images.names)) as advance:
         progress = measure(
-            opened.bare(),
+            bare,
             images,
             batch=batch,
             checkpoint=checkpoint,
             identity=identity,
+            walk=walk,
             on_image=advance,
             on_skip=lambda error: reporter.note(f"left out: {error.what}"),
         )
