@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import re
 
 import pytest
@@ -54,6 +55,14 @@ def test_an_error_says_what_and_how_to_fix_it(error: type[ZMaskError]) -> None:
     assert str(raised).splitlines() == ["It broke.", "  Fix: Mend it."]
     assert (raised.what, raised.fix) == ("It broke.", "Mend it.")
     assert error.__doc__
+
+
+@pytest.mark.parametrize("error", CLASSES, ids=lambda c: c.__name__)
+def test_an_error_travels_between_processes(error: type[ZMaskError]) -> None:
+    arrived = pickle.loads(pickle.dumps(error("It broke.", fix="Mend it.")))  # noqa: S301
+    assert type(arrived) is error
+    assert (arrived.what, arrived.fix) == ("It broke.", "Mend it.")
+    assert arrived.args == ("It broke.",)
 
 
 def test_an_error_without_a_fix_cannot_be_made() -> None:

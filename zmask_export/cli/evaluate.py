@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import click
 
-from zmask_export.cli.options import PATH, as_json
+from zmask_export.cli.options import PATH, as_json, on_ray
 from zmask_export.errors import UsageError
 
 
@@ -29,6 +30,7 @@ from zmask_export.errors import UsageError
 @click.option("--reference", is_flag=True, help="With --study: the PyTorch form, not the bundle.")
 @click.option("--quick", is_flag=True, help="With --study: few images, to see that it runs.")
 @click.option("--build", is_flag=True, help="With --study: build the bundles that are not there.")
+@on_ray
 @as_json
 @click.pass_context
 def command(
@@ -45,6 +47,7 @@ def command(
     reference: bool,
     quick: bool,
     build: bool,
+    ray: str | None,
     as_json: bool,
 ) -> None:
     """Measure how well a bundle defends, on labelled images: mIoU, or mAP for a detector.
@@ -55,10 +58,11 @@ def command(
     Examples:
       zmask-export evaluate engines/icnet --data CAMVID --patch calib/icnet/patch.png
       zmask-export evaluate engines/retinanet --data COCO --split val2017 --patch patch.png
+      zmask-export evaluate engines/icnet --data CAMVID --patch patch.png --ray
       zmask-export evaluate --study study.yaml --data CAMVID --out results
     """
     if study is not None:
-        _refuse(ctx, "--study", ("bundle", "split", "patch", "seed", "html"))
+        _refuse(ctx, "--study", ("bundle", "split", "patch", "seed", "html", "ray"))
         if reference and build:
             raise UsageError("--reference measures no bundle.", fix="Leave out --build.")
         how = {"reference": reference, "quick": quick, "build": build}
@@ -74,12 +78,14 @@ def command(
             "See zmask-export evaluate --help.",
         )
     from zmask_export.cli.console import ConsoleReporter
+    from zmask_export.cluster.pool import connect
     from zmask_export.pipeline.evaluate import evaluate_bundle
 
-    scores = evaluate_bundle(
-        bundle, data, patch, split=split, limit=limit, seed=seed, html=html,
-        reporter=ConsoleReporter(),
-    )  # fmt: skip
+    with contextlib.nullcontext() if ray is None else connect(ray) as cluster:
+        scores = evaluate_bundle(
+            bundle, data, patch, split=split, limit=limit, seed=seed, html=html,
+            cluster=cluster, reporter=ConsoleReporter(),
+        )  # fmt: skip
     if as_json:
         click.echo(scores.model_dump_json())
         return

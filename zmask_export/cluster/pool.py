@@ -100,7 +100,7 @@ class Cluster:
                 yield result
         finally:
             for _, reference, _ in running:
-                ray.cancel(reference, force=True)
+                ray.cancel(reference)
 
 
 @contextlib.contextmanager

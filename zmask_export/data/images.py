@@ -222,9 +222,10 @@ class ImageFolder:
         return len(self.paths)
 
     def part(self, start: int, stop: int) -> ImageFolder:
-        """Images ``start`` to ``stop`` (exclusive) alone, by the same rule."""
+        """Images ``start`` to ``stop`` (exclusive) alone, wherever they are read from."""
         part = copy.copy(self)
-        part.paths, part.names = self.paths[start:stop], self.names[start:stop]
+        part.paths = [path.absolute() for path in self.paths[start:stop]]
+        part.names = self.names[start:stop]
         return part
 
     def frames(

@@ -83,6 +83,19 @@ def scene(sample: Labelled, patch: Tensor | None, index: int, seed: int) -> tupl
     return image, patch_masks([place], size)[0].numpy()
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What a subject's answer to one image was worth.
+
+    Attributes:
+        part: the task's part of a record; None of a subject that only scores.
+        numbers: by name, what does not depend on the task.
+    """
+
+    part: Any
+    numbers: Mapping[str, float]
+
+
 def measure(
     subject: Subject,
     samples: Samples[SampleT],
@@ -107,19 +120,40 @@ def measure(
     Raises:
         PatchError: the patch is larger than the images.
     """
-    parts: list[PartT] = []
-    rows: dict[str, list[float]] = {}
+    return join(
+        task, judge(subject, samples, task, patch, seed=seed, picked=picked, on_image=on_image)
+    )
+
+
+def judge(
+    subject: Subject,
+    samples: Samples[SampleT],
+    task: Task[SampleT, PartT],
+    patch: Tensor | None = None,
+    *,
+    seed: int = 0,
+    picked: Sequence[int] | None = None,
+    on_image: Callable[[int], None] | None = None,
+) -> list[Judged]:
+    """The images of :func:`measure`, one by one: what :func:`join` makes a cell of."""
+    judged = []
     for done, index in enumerate(range(len(samples)) if picked is None else picked, start=1):
         sample = samples[index]
         image, inside = scene(sample, patch, index, seed)
         outcome = subject(image, inside)
-        part = task.judge(outcome, sample, inside)
-        if part is not None:
-            parts.append(part)
-        for name, value in _numbers(outcome, inside).items():
-            rows.setdefault(name, []).append(value)
+        judged.append(Judged(task.judge(outcome, sample, inside), _numbers(outcome, inside)))
         if on_image is not None:
             on_image(done)
+    return judged
+
+
+def join(task: Task[SampleT, PartT], judged: Sequence[Judged]) -> Cell:
+    """The cell of images in their order."""
+    parts = [image.part for image in judged if image.part is not None]
+    rows: dict[str, list[float]] = {}
+    for image in judged:
+        for name, value in image.numbers.items():
+            rows.setdefault(name, []).append(value)
     record = task.join(parts) if parts else None
     return _cell(record, {name: np.array(values) for name, values in rows.items()})
 

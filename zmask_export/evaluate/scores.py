@@ -6,8 +6,7 @@ exact patch covered (the oracle).
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -16,7 +15,7 @@ from zmask_export import spec
 from zmask_export.errors import DatasetError
 from zmask_export.evaluate import subjects
 from zmask_export.evaluate.bootstrap import Estimate, Resamples
-from zmask_export.evaluate.cells import Cell, measure
+from zmask_export.evaluate.cells import Cell, Judged, join, judge
 from zmask_export.evaluate.quality import Clean, Row, lost, row
 from zmask_export.evaluate.task import WORDING, Samples, Task
 from zmask_export.runtime.protected import Protected
@@ -201,33 +200,71 @@ def evaluate(
     """
     if not len(samples):
         raise DatasetError("There is no image to evaluate on.", fix="Give a split with images.")
-    network = subjects.EngineNetwork(engine)
-    bare, defended = subjects.undefended(network), subjects.defended(network)
-    passes = itertools.count()
+    judged = judge_passes(engine, samples, task, patch, seed=seed, on_image=on_image)
+    return table(judged, task, engine.manifest.threshold, seed=seed, resamples=resamples)
 
-    def run(subject: subjects.Subject, attack: Tensor | None) -> Cell:
-        start = next(passes) * len(samples)
-        return measure(
-            subject,
+
+Passes = Mapping[str, Sequence[Judged]]
+"""Pass, as the table calls its number, to the images in their order."""
+
+
+def judge_passes(
+    engine: Protected,
+    samples: Samples[Any],
+    task: Task[Any, Any],
+    patch: Tensor,
+    *,
+    seed: int,
+    picked: Sequence[int] | None = None,
+    on_image: Callable[[int], None] | None = None,
+) -> dict[str, list[Judged]]:
+    """Run the :data:`PASSES` over all images, or over those of the indices ``picked``.
+
+    Args: see :func:`evaluate`.
+    """
+    network = subjects.EngineNetwork(engine)
+    by_name = {
+        "none": subjects.undefended(network),
+        "zmask": subjects.defended(network),
+        "oracle": subjects.oracle(network),
+    }
+    count = len(samples if picked is None else picked)
+    judged = {}
+    for number, (name, (_, place, subject)) in enumerate(_RUNS.items()):
+        judged[name] = judge(
+            by_name[subject],
             samples,
             task,
-            attack,
+            None if place == "clean" else patch,
             seed=seed,
-            on_image=None if on_image is None else lambda done: on_image(start + done),
+            picked=picked,
+            on_image=None if on_image is None else _after(number * count, on_image),
         )
+    return judged
 
-    clean = Clean(
-        {"none": run(bare, None), "zmask": run(defended, None)},
-        network.threshold,
-        Resamples(len(samples), resamples, seed),
-    )
-    attacked = {
-        "none": run(bare, patch),
-        "zmask": run(defended, patch),
-        "oracle": run(subjects.oracle(network), patch),
-    }
+
+def table(
+    judged: Passes, task: Task[Any, Any], threshold: float, *, seed: int, resamples: int
+) -> Scores:
+    """The table of images that were judged.
+
+    Args:
+        judged: of :func:`judge_passes`.
+        task: the engine's.
+        threshold: lambda0.
+        seed, resamples: of the bootstrap.
+    """
+    cells: dict[str, dict[str, Cell]] = {"clean": {}, "patch": {}}
+    for name, (_, place, subject) in _RUNS.items():
+        cells[place][subject] = join(task, judged[name])
+    images = len(judged["clean"])
+    clean = Clean(cells["clean"], threshold, Resamples(images, resamples, seed))
     kind = DetectionScores if task.name == "detection" else SegmentationScores
-    return kind.of(clean, attacked)
+    return kind.of(clean, cells["patch"])
+
+
+def _after(start: int, on_image: Callable[[int], None]) -> Callable[[int], None]:
+    return lambda done: on_image(start + done)
 
 
 def _estimates(rows: Mapping[str, Row]) -> dict[str, Estimate | None]:

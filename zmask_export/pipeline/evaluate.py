@@ -7,10 +7,12 @@ from pathlib import Path
 from zmask_export.artifacts.files import require_writable, write_text
 from zmask_export.attack import patch as patches
 from zmask_export.attack.placement import require_fits
+from zmask_export.cluster.pool import Cluster
 from zmask_export.errors import UsageError
 from zmask_export.evaluate.page import render
 from zmask_export.evaluate.pages import scores_page
-from zmask_export.evaluate.scores import PASSES, Scores, evaluate
+from zmask_export.evaluate.scores import PASSES, Scores, evaluate, table
+from zmask_export.evaluate.shards import Job, judge_on_cluster
 from zmask_export.pipeline.evaluate_data import open_labelled, task_of
 from zmask_export.pipeline.progress import Reporter, Silent
 from zmask_export.runtime.protected import load
@@ -27,6 +29,7 @@ def evaluate_bundle(
     seed: int = 0,
     resamples: int = 1000,
     html: Path | None = None,
+    cluster: Cluster | None = None,
     reporter: Reporter | None = None,
 ) -> Scores:
     """Measure a bundle through its runner.
@@ -40,12 +43,14 @@ def evaluate_bundle(
         seed: of the patch's places and of the bootstrap.
         resamples: of the bootstrap.
         html: where to write the same as a page; None writes none.
+        cluster: whose workers run the bundle; None runs it in this process.
         reporter: shows progress.
 
     Raises:
         UsageError: the bundle's policy never masks, so there is nothing to measure.
         DatasetError: the data set has no labels for the network's task, or other classes.
         BundleError, PatchError, ImageError, OutputError.
+        BackendError: a worker was lost again and again.
     """
     reporter = reporter or Silent()
     if html is not None:
@@ -58,15 +63,24 @@ def evaluate_bundle(
     manifest = engine.manifest
     attack = patches.load(patch)
     require_fits((attack.shape[1], attack.shape[2]), manifest.input_size)
+    root = data if cluster is None else data.absolute()
     labelled = open_labelled(
-        data, split, task=task_of(manifest), classes=len(manifest.classes),
+        root, split, task=task_of(manifest), classes=len(manifest.classes),
         size=manifest.input_size, limit=limit,
     )  # fmt: skip
     samples = labelled.samples
     with reporter.bar("evaluating", PASSES * len(samples)) as advance:
-        scores = evaluate(
-            engine, samples, labelled.task, attack, seed=seed, resamples=resamples, on_image=advance
-        )
+        if cluster is None:
+            scores = evaluate(
+                engine, samples, labelled.task, attack,
+                seed=seed, resamples=resamples, on_image=advance,
+            )  # fmt: skip
+        else:
+            job = Job(bundle.absolute(), manifest, samples, labelled.task, attack, seed)
+            judged = judge_on_cluster(cluster, job, on_image=advance)
+            scores = table(
+                judged, labelled.task, manifest.threshold, seed=seed, resamples=resamples
+            )
     if html is not None:
         title = f"{manifest.name} under {patch.name}, on {data.resolve().name} {split}"
         write_text(html, render(scores_page(title, scores)))
