@@ -37,6 +37,7 @@ ROOMS = (
     "evaluate",
     "verify",
     "profiling",
+    "serve",
     "pipeline",
     "cli",
 )

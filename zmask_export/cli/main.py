@@ -28,6 +28,7 @@ _VERBS = {
     "doctor": "Say what this machine can build and run, and how to get the rest.",
     "plan": "Show how each tap's cascade is lowered, and what it costs.",
     "run": "Run images through a bundle: predictions, masks, JSON lines.",
+    "triton": "Write a bundle into a model repository of NVIDIA Triton.",
     "verify": "Compare a bundle with the PyTorch reference again.",
 }
 
