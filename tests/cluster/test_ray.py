@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -14,7 +16,7 @@ from zmask_export.calibrate import statistics
 from zmask_export.cluster import pool
 from zmask_export.cluster.pool import Cluster, connect
 from zmask_export.data.images import ImageFolder
-from zmask_export.errors import BackendError
+from zmask_export.errors import BackendError, BackendUnavailableError
 from zmask_export.pipeline.calibrate import calibrate
 from zmask_export.pipeline.network import NetworkOptions, OpenNetwork, open_network
 
@@ -26,7 +28,10 @@ SHARDS = 5
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'zmask-export[ray]'")
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(
+        "local", num_cpus=2, include_dashboard=False, log_to_driver=False,
+        object_store_memory=200 << 20,
+    )  # fmt: skip
     with connect("local") as opened:
         yield opened
     ray.shutdown()
@@ -126,6 +131,19 @@ def test_a_fault_of_the_program_stays_one(
 ) -> None:
     with pytest.raises(ZeroDivisionError, match="a fault"):
         calibrate(opened, Broken(images, SIZE), batch=BATCH, cluster=cluster)
+
+
+def test_workers_of_another_installation_are_refused(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("only_here")
+    exec("def add(a, b): return a + b", module.__dict__)  # noqa: S102
+    monkeypatch.setitem(sys.modules, "only_here", module)
+    with pytest.raises(BackendUnavailableError, match=r"cannot load its work .*only_here"):
+        list(cluster.map(module.add, 1, [2], fix=""))
+    monkeypatch.setattr(pool, "__version__", "0.0.1")
+    with pytest.raises(BackendUnavailableError, match=r"has version .*, not 0\.0\.1"):
+        list(cluster.map(max, 1, [2], fix=""))
 
 
 def test_a_bundle_is_measured_the_same(

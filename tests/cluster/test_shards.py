@@ -7,17 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from tests.conftest import SIZE, Inputs, assert_refused, contents, save_scene, zmask
-from tests.small import tiny_bare
+from tests.conftest import Inputs, assert_refused, contents, zmask
+from tests.small import SIZE, tiny_bare
 from zmask_export.calibrate.statistics import Step, measure, shard_size, steps
 from zmask_export.data.images import ImageFolder
 
 
 @pytest.mark.parametrize("bad", [(), (0, 1, 5, 8, 9, 10, 11, 12, 13, 14, 15, 18)])
 def test_shards_give_the_batches_of_one_pass(tmp_path: Path, bad: tuple[int, ...]) -> None:
-    for index in range(19):
-        path = save_scene(tmp_path / f"{index:02}.png", index)
+    noise = np.random.default_rng(0).integers(0, 256, (19, *SIZE, 3), np.uint8)
+    for index, pixels in enumerate(noise):
+        path = tmp_path / f"{index:02}.png"
+        Image.fromarray(pixels).save(path)
         if index in bad:
             path.write_bytes(b"no image")
     folder, bare, batch = ImageFolder(tmp_path, SIZE, on_bad="skip"), tiny_bare(), 2

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from zmask_export import __version__
 from zmask_export.errors import BackendError, BackendUnavailableError, ZMaskError
 
 LOCAL = "local"
@@ -56,6 +57,7 @@ class Cluster:
 
         Raises:
             BackendError: an item lost its worker again and again.
+            BackendUnavailableError: workers have no zmask-export, or one of another version.
             ZMaskError: what the function raised.
         """
         ray = self._ray
@@ -67,40 +69,40 @@ class Cluster:
         running: deque[tuple[Item, Any, int]] = deque()
 
         def submit(item: Item) -> Any:
-            return task.remote(function, box, item)
+            return task.remote(__version__, function, box, item)
 
-        try:
-            while True:
-                while len(running) < ahead:
-                    try:
-                        item = next(waiting)
-                    except StopIteration:
-                        break
-                    running.append((item, submit(item), 0))
-                if not running:
-                    return
-                item, reference, tried = running[0]
+        # What still runs when this ends early is left to end: Ray's cancel can take this process down,
+        # where it meets a task that is just done.
+        while True:
+            while len(running) < ahead:
                 try:
-                    result = ray.get(reference)
-                except ray.exceptions.RayTaskError as exc:
-                    # Nothing that a user could have caused: what the worker raised says most.
-                    raise exc.cause from exc
-                except ray.exceptions.RayError as exc:
-                    if tried == RESUBMISSIONS:
-                        runs = (RETRIES + 1) * (RESUBMISSIONS + 1)
-                        raise BackendError(
-                            f"{item} lost their Ray worker in {runs} of {runs} runs ({_short(exc)}).",
-                            fix=fix,
-                        ) from exc
-                    running[0] = (item, submit(item), tried + 1)
-                    continue
-                running.popleft()
-                if isinstance(result, ZMaskError):
-                    raise result
-                yield result
-        finally:
-            for _, reference, _ in running:
-                ray.cancel(reference)
+                    item = next(waiting)
+                except StopIteration:
+                    break
+                running.append((item, submit(item), 0))
+            if not running:
+                return
+            item, reference, tried = running[0]
+            try:
+                result = ray.get(reference)
+            except ray.exceptions.RayTaskError as exc:
+                if isinstance(exc.cause, (ImportError, ray.exceptions.RayError)):
+                    raise _foreign(f"cannot load its work ({_short(exc.cause)})") from exc
+                # Nothing that a user could have caused: what the worker raised says most.
+                raise exc.cause from exc
+            except ray.exceptions.RayError as exc:
+                if tried == RESUBMISSIONS:
+                    runs = (RETRIES + 1) * (RESUBMISSIONS + 1)
+                    raise BackendError(
+                        f"{item} lost their Ray worker in {runs} of {runs} runs ({_short(exc)}).",
+                        fix=fix,
+                    ) from exc
+                running[0] = (item, submit(item), tried + 1)
+                continue
+            running.popleft()
+            if isinstance(result, ZMaskError):
+                raise result
+            yield result
 
 
 @contextlib.contextmanager
@@ -135,7 +137,7 @@ def connect(address: str) -> Iterator[Cluster]:
         )
     except (OSError, RuntimeError, ValueError, ImportError, AssertionError) as exc:
         raise BackendUnavailableError(
-            f"There is no Ray at {address} ({_short(exc)}).",
+            f"Ray cannot be used at {address} ({_short(exc)}).",
             fix="Start one with ray start --head, give its address with --ray=ADDRESS, or give --ray "
             "alone for one on this machine.",
         ) from exc
@@ -145,8 +147,10 @@ def connect(address: str) -> Iterator[Cluster]:
         ray.shutdown()
 
 
-def _call(function: Callable[[Any, Any], Any], box: list[Any], item: Any) -> Any:
+def _call(version: str, function: Callable[[Any, Any], Any], box: list[Any], item: Any) -> Any:
     """In a worker: an error of ours is a result, so that Ray does not wrap it."""
+    if version != __version__:
+        return _foreign(f"has version {__version__}, not {version}")
     try:
         return function(_fetched(box[0]), item)
     except ZMaskError as exc:
@@ -160,5 +164,14 @@ def _fetched(reference: Any) -> Any:
     return ray.get(reference)
 
 
+def _foreign(what: str) -> BackendUnavailableError:
+    return BackendUnavailableError(
+        f"A worker's machine has another zmask-export: it {what}.",
+        fix="Install the same zmask-export on every machine of the cluster.",
+    )
+
+
 def _short(exc: BaseException) -> str:
-    return " ".join(str(exc).split())[:200]
+    """The last line says what happened, where a traceback comes before it."""
+    lines = str(exc).strip().splitlines() or [type(exc).__name__]
+    return " ".join(lines[-1].split())[:200]
