@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from tests.cluster.folders import Broken, Deadly
 from tests.conftest import SIZE, Inputs, assert_refused, contents, save_scene, zmask
@@ -66,6 +67,22 @@ def test_the_command_writes_the_same_file(
     given = (*inputs.random, "--images", images, "--batch", BATCH, "--out", out, "--ray", "--json")
     assert zmask("calibrate", *given).record["images"] == len(contents(images))
     assert out.read_bytes() == alone
+
+
+def test_workers_use_the_threads_of_one_process(
+    cluster: Cluster, opened: OpenNetwork, images: Path, out: Path
+) -> None:
+    """More than the cluster has processors; kernels for many threads round differently."""
+    folder = ImageFolder(images, SIZE, limit=5)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        calibrate(opened, folder, out, batch=BATCH)
+        many = out.read_bytes()
+        calibrate(opened, folder, out, batch=BATCH, cluster=cluster)
+    finally:
+        torch.set_num_threads(before)
+    assert out.read_bytes() == many
 
 
 def test_an_interrupted_run_goes_on(

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
+
 from zmask_export.calibrate.statistics import Step, Walk, shard_size, steps
 from zmask_export.cluster.pool import Cluster
 from zmask_export.data.images import ImageFolder
@@ -24,11 +26,13 @@ class Shard:
         folder: they alone.
         start: files before them in the whole folder.
         batch: images a forward pass.
+        threads: of torch. The kernels that it takes, and so the last bits, depend on them.
     """
 
     folder: ImageFolder
     start: int
     batch: int
+    threads: int
 
     def __str__(self) -> str:
         return f"The images {self.folder.names[0]} to {self.folder.names[-1]}"
@@ -36,6 +40,8 @@ class Shard:
 
 def on_cluster(cluster: Cluster, bare: BareNetwork, folder: ImageFolder, batch: int) -> Walk:
     """Steps that are measured by a cluster's workers, which must find the images at the same paths.
+
+    Each uses as many threads as this process would.
 
     Raises:
         BackendError: a shard lost its worker again and again.
@@ -46,13 +52,15 @@ def on_cluster(cluster: Cluster, bare: BareNetwork, folder: ImageFolder, batch: 
         size = shard_size(batch)
         inner = range((start // size + 1) * size, len(folder), size)
         borders = [start, *inner, len(folder)] if start < len(folder) else []
-        shards = [Shard(folder.part(a, b), a, batch) for a, b in pairwise(borders)]
+        threads = torch.get_num_threads()
+        shards = [Shard(folder.part(a, b), a, batch, threads) for a, b in pairwise(borders)]
         fix = "Give workers more memory or a smaller --batch; leave out --ray to see the failure itself."
-        for found in cluster.map(_measure, bare, shards, fix=fix):
+        for found in cluster.map(_measure, bare, shards, threads=threads, fix=fix):
             yield from found
 
     return walk
 
 
 def _measure(bare: BareNetwork, shard: Shard) -> list[Step]:
+    torch.set_num_threads(shard.threads)
     return list(steps(bare, shard.folder, batch=shard.batch, offset=shard.start))

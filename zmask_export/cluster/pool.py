@@ -45,14 +45,16 @@ class Cluster:
         shared: Shared,
         items: Sequence[Item],
         *,
+        threads: int = 1,
         fix: str,
     ) -> Iterator[Result]:
-        """``function(shared, item)`` of every item, each on one processor, in the items' order.
+        """``function(shared, item)`` of every item, in the items' order.
 
         Args:
             function: of a module that workers can import; without side effects, as it may run again.
             shared: what all items need; sent to a machine once.
             items: small; ``str`` of one names it in an error.
+            threads: processors that an item wants; on smaller machines it gets all there are.
             fix: what a user can do where an item keeps killing its worker.
 
         Raises:
@@ -63,8 +65,10 @@ class Cluster:
         ray = self._ray
         # In a list a reference is handed on as it is, and each worker fetches it once.
         box = [ray.put(shared)]
-        task = ray.remote(_call).options(num_cpus=1, max_retries=RETRIES)
-        ahead = max(1, AHEAD * int(ray.cluster_resources().get("CPU", 1)))
+        sizes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+        share = int(max(1, min(threads, max(sizes, default=1))))
+        task = ray.remote(_call).options(num_cpus=share, max_retries=RETRIES)
+        ahead = AHEAD * max(1, int(sum(size // share for size in sizes)))
         waiting = iter(items)
         running: deque[tuple[Item, Any, int]] = deque()
 
