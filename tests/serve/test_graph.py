@@ -15,7 +15,8 @@ from zmask_export.backends.runner import Arrays
 from zmask_export.data.images import to_float
 from zmask_export.data.scene import draw_scene
 from zmask_export.errors import BundleError
-from zmask_export.runtime.protected import NEVER, ONNX_FILE
+from zmask_export.runtime.choice import ONNX_FILE
+from zmask_export.runtime.protected import NEVER
 from zmask_export.serve.graph import per_image, with_default
 
 FORMS = (with_default, per_image)

@@ -81,13 +81,17 @@ class OnnxRuntimeRunner:
         self._kind = "cuda" if used == _CUDA else "cpu"
         self.name = f"onnxruntime-{used.removesuffix('ExecutionProvider').lower()}"
         self._shapes = {i.name: list(i.shape) for i in session.get_inputs()}
+        # Inputs with a default, which may be left out.
+        defaults = session.get_overridable_initializers()
+        self._optional = {i.name: list(i.shape) for i in defaults}
         self._outputs = [o.name for o in session.get_outputs()]
 
     def run(self, inputs: Inputs) -> Arrays:
         session = self._session  # held here, so that a close in another thread cannot take it away
         if session is None:
             raise closed()
-        given = {name: require_input(inputs, name, shape) for name, shape in self._shapes.items()}
+        wanted = self._shapes | {n: s for n, s in self._optional.items() if n in inputs}
+        given = {name: require_input(inputs, name, shape) for name, shape in wanted.items()}
         bound = [value for value in given.values() if isinstance(value, DeviceArray)]
         for value in bound:
             if (value.kind, value.number) != (self._kind, 0):

@@ -12,7 +12,7 @@ from zmask_export import __version__
 from zmask_export.artifacts.files import new_directory, recover, require_writable
 from zmask_export.artifacts.manifest import FILE_NAME, Manifest, read_manifest
 from zmask_export.errors import BundleError, OutputError, UsageError
-from zmask_export.runtime.protected import ONNX_FILE
+from zmask_export.runtime.choice import ONNX_FILE
 from zmask_export.serve.graph import THRESHOLD, per_image, with_default
 from zmask_export.serve.triton import (
     CONFIG_FILE,
