@@ -66,6 +66,11 @@ class Preprocess(Spec):
     """Normalisation in front of a network: (x - mean) / std per channel, x RGB in [0, 1].
 
     With ``bgr`` the channels are swapped first, and mean and std are given in BGR order.
+
+    Attributes:
+        mean: of each channel.
+        std: of each channel, above 0.
+        bgr: whether the network takes BGR.
     """
 
     mean: Triple

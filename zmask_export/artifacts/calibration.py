@@ -29,7 +29,16 @@ _MAX_BYTES = 256 << 20
 
 
 class RocSummary(Spec):
-    """What fitting saw: detection of patched against clean images by the score d."""
+    """What fitting saw: detection of patched against clean images by the score d.
+
+    Attributes:
+        auc: area under the ROC curve.
+        true_positive_rate: share of patched images flagged at the threshold.
+        false_positive_rate: share of clean images flagged at the threshold.
+        positives: how many patched images.
+        negatives: how many clean ones.
+        rule: how the threshold was chosen.
+    """
 
     auc: float
     true_positive_rate: float
@@ -42,8 +51,18 @@ class RocSummary(Spec):
 class FitSummary(Spec):
     """How the fusion block was fitted, and whether its deep gate lives.
 
-    ``gate_range`` is the range of g over the deep heatmaps of the fit set: a gate that hardly moves
-    means that HD acts through the score alone.
+    Attributes:
+        images: how many, each clean and with every patch.
+        epochs: of the fit.
+        loss: of the last epoch.
+        mask_iou: mean IoU of covered cells and patch.
+        clean_masked: mean share of cells that clean images would have covered.
+        gate_range: range of g over the deep heatmaps of the fit set: a gate that hardly moves means that
+            HD acts through the score alone.
+        patches: names of the files.
+        roc: what the threshold was chosen on.
+        clean_scores: d of every clean image.
+        patched_scores: d of every patched image.
     """
 
     images: int
@@ -59,7 +78,22 @@ class FitSummary(Spec):
 
 
 class CalibrationHeader(Spec):
-    """The JSON header of a calibration file."""
+    """The JSON header of a calibration file.
+
+    Attributes:
+        format_version: of the file; another one is refused.
+        tool_version: of the package that wrote it.
+        model: name of the network.
+        classes: how many the network has.
+        weights_sha256: fingerprint of the network's weights; the file is refused for others.
+        preprocess: normalisation that the statistics were measured with.
+        input_size: height and width of the network's image.
+        defense: taps, kernels, grid and what else shapes the defense.
+        images: how many the statistics rest on.
+        dataset_sha256: of those images.
+        threshold: lambda0; None before fitting.
+        fit: how it was fitted; None before fitting.
+    """
 
     format_version: int
     tool_version: str

@@ -37,7 +37,12 @@ Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 class TensorInfo(Spec):
     """An input or output of the engine.
 
-    ``shape`` has "N" for the batch; ``range`` is what the values lie in, in words.
+    Attributes:
+        name: as the graph calls it.
+        dtype: such as float32.
+        shape: sides; "N" stands for a dynamic batch.
+        range: what the values lie in, in words.
+        meaning: in words.
     """
 
     name: str
@@ -48,7 +53,12 @@ class TensorInfo(Spec):
 
 
 class FileInfo(Spec):
-    """A file of the bundle."""
+    """A file of the bundle.
+
+    Attributes:
+        sha256: of its bytes.
+        bytes: its size.
+    """
 
     sha256: Hash
     bytes: Annotated[int, Field(ge=0)]
@@ -57,9 +67,18 @@ class FileInfo(Spec):
 class EngineInfo(Spec):
     """A compiled engine of the bundle.
 
-    ``convolutions`` says how many of the graph compute in which precision, ``compiled`` how many of the
-    finished engine, as the compiler lists its layers; both are empty in bundles of before there were any
-    but fp32, whose engines have TF32 on.
+    Attributes:
+        file: its name in the bundle.
+        flavour: "tensorrt" or "tensorrt-rtx".
+        version: of the compiler.
+        capabilities: compute capabilities that were asked for; empty where the compiler chose.
+        activation_bytes: memory for activations, as the compiler says; None where it does not.
+        weight_bytes: memory for weights, as the compiler says; None where it does not.
+        tf32: whether the compiler may use TF32 arithmetic.
+        batch: smallest, tuned and largest batch, or the one batch that it takes.
+        convolutions: how many of the graph's compute in which precision; empty in bundles from before there
+            were others than fp32, whose engines have TF32 on.
+        compiled: how many of the finished engine's, as the compiler lists its layers; empty likewise.
     """
 
     file: str
@@ -75,7 +94,32 @@ class EngineInfo(Spec):
 
 
 class Manifest(Spec):
-    """The content of manifest.json."""
+    """The content of manifest.json.
+
+    Attributes:
+        schema_version: of this form; another one is refused.
+        tool_version: of the package that wrote it.
+        name: of the bundle's folder.
+        model: name of the network.
+        policy: what the engine does with the mask.
+        precision: what the network computes in.
+        opset: of the ONNX graph.
+        classes: names by index; a detector's begin with the background.
+        limits: a detector's limits that were asked for.
+        input_size: height and width of the engine's image.
+        batch: the graph's fixed batch; None for a dynamic one.
+        preprocess: normalisation, which is inside the graph.
+        fill: what a covered pixel becomes.
+        threshold: the calibrated lambda0, what the runtimes take by default.
+        inputs: of the graph and of every engine.
+        outputs: the same.
+        engines: compiled ones; empty with ``--target onnx``.
+        tolerances: the parity contract that the build kept.
+        weights_sha256: fingerprint of the network's weights.
+        calibration_sha256: of the calibration file that was built with.
+        versions: package to version, of what the build used.
+        files: every file of the bundle but the manifest.
+    """
 
     schema_version: int
     tool_version: str

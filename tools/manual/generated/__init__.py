@@ -1,0 +1,1 @@
+"""Markdown that is written from the code."""
