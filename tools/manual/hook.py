@@ -1,8 +1,13 @@
 """What MkDocs asks of us while it builds: pages and tables that the code itself knows best.
 
-A line ``<!-- form: package.module.Class -->`` of a page becomes the table of that class's fields,
-``<!-- call: package.module.function -->`` its signature and arguments, ``<!-- errors -->`` the tree of
-errors. Every verb of the command line gets a page of its own.
+Of these lines of a page, a table of what the code says takes the place:
+
+- ``<!-- form: package.module.Class -->``: the class's fields;
+- ``<!-- call: package.module.function -->``: signature, arguments and errors;
+- ``<!-- class: package.module.Class -->``: attributes and methods;
+- ``<!-- errors -->``, ``<!-- exit-codes -->``: the tree of errors, and what exit codes mean.
+
+Every verb of the command line gets a page of its own, and JSON schemas lie beside the pages.
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ SCHEMAS = {
 _WRITERS: dict[str, Callable[[str], str]] = {
     "form": forms.table,
     "call": forms.call,
+    "class": forms.members,
     "errors": failures.table,
     "exit-codes": failures.exit_codes,
 }

@@ -24,7 +24,13 @@ LINES_FILE = "results.jsonl"
 
 
 class Object(Spec):
-    """A detection: class name, score in [0, 1], and x1 y1 x2 y2 in pixels of the engine's image."""
+    """A detection.
+
+    Attributes:
+        label: name of its class.
+        score: in [0, 1].
+        box: x1 y1 x2 y2 in pixels of the engine's image.
+    """
 
     label: str
     score: float

@@ -44,9 +44,11 @@ def section(documented: object, name: str) -> dict[str, str]:
     """
     pieces = _SECTION.split(inspect.getdoc(documented) or "")
     body = next((b for n, b in zip(pieces[1::2], pieces[2::2], strict=True) if n == name), "")
+    depth = _depth(body)
+    # Names that go on in the next line stand on one.
+    body = re.sub(rf"^(\s{{{depth}}}[\w, ]+,)\n\s+(?=[\w, ]+: )", r"\1 ", body, flags=re.MULTILINE)
     found: dict[str, str] = {}
     names: list[str] = []
-    depth = _depth(body)
     for line in body.splitlines():
         entry = _ENTRY.match(line[depth:])
         if entry and not line[:depth].strip():

@@ -31,9 +31,10 @@ def index() -> str:
             "| --- | --- | --- |",
             *rows,
             "",
-            "The same is on the screen with `zmask-export --help` and `zmask-export VERB --help`. Errors go to "
-            "standard error as two lines, what and how to fix it; with `--json` they are one JSON object on "
-            "standard output. What the exit codes say is in [Troubleshooting](../troubleshooting.md#exit-codes).",
+            "The same is on the screen with `zmask-export --help` and `zmask-export VERB --help`. Errors",
+            "go to standard error as two lines, what and how to fix it; with `--json` they are one JSON",
+            "object on standard output. What exit codes mean is in",
+            "[Troubleshooting](../troubleshooting.md#exit-codes).",
             "",
         ]
     )
@@ -83,7 +84,7 @@ def _parts(command: click.Command) -> tuple[list[str], list[str]]:
 
 
 def _table(options: list[click.Option], context: click.Context) -> list[str]:
-    rows = ["| option | |", "| --- | --- |"]
+    rows = ["| option | meaning |", "| --- | --- |"]
     rows += [f"| {_written(option, context)} | {_meaning(option, context)} |" for option in options]
     return [*rows, ""] if options else []
 
