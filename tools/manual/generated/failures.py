@@ -32,11 +32,11 @@ def table(_: str = "") -> str:
 
 def exit_codes(_: str = "") -> str:
     """Exit code to meaning; the classes' own, and those that no class stands for."""
-    rows = ["| exit code | meaning |", "| --- | --- |", "| 0 | it is done |"]
-    rows.append("| 1 | a fault of the program itself, with a traceback: report it |")
+    rows = ["| exit code | meaning |", "| --- | --- |", "| 0 | It is done. |"]
+    rows.append("| 1 | A fault of the program itself, with a traceback: report it. |")
     for kind in ZMaskError.__subclasses__():
         if kind.__module__ == ZMaskError.__module__:
             rows.append(f"| {kind.exit_code} | {cell(kind.__doc__ or '')} |")
     return "\n".join(
-        [*rows, "| 130 | interrupted; long runs go on where they stopped when started again |"]
+        [*rows, "| 130 | Interrupted; long runs go on where they stopped when started again. |"]
     )
