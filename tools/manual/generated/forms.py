@@ -58,11 +58,23 @@ def call(path: str) -> str:
     return "\n".join([*lines, *_entries(function, "Args"), *_entries(function, "Raises")])
 
 
+class _Written(str):
+    """An annotation as the source has it, which a signature shows without quotes."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 def _signature(name: str, function: Any) -> str:
     """As it would be written: one line, or a line an argument."""
     signature = inspect.signature(function)
-    given = [part for part in signature.parameters.values() if part.name != "self"]
-    text = str(signature.replace(parameters=given)).replace("'", "")
+    given = [
+        part.replace(annotation=_Written(part.annotation))
+        for part in signature.parameters.values()
+        if part.name != "self"
+    ]
+    returned = _Written(signature.return_annotation)
+    text = str(signature.replace(parameters=given, return_annotation=returned))
     if len(name + text) <= WIDTH:
         return name + text
     inside, _, returned = text[1:].rpartition(") -> ")
