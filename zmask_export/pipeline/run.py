@@ -42,7 +42,9 @@ class ImageRecord(Spec):
 
     Attributes:
         image: the file.
-        flag, score, threshold: the decision.
+        flag: score > threshold.
+        score: over-activation d.
+        threshold: the threshold that it was compared with.
         covered: share of pixels covered.
         classes: share of pixels per predicted class, classes that occur only; None of a detector.
         objects: what a detector found; None of other networks.

@@ -22,7 +22,7 @@ def table(_: str = "") -> str:
     rows = ["| class | exit code | says |", "| --- | --- | --- |"]
     for kind in classes():
         depth = len(kind.__mro__) - len(ZMaskError.__mro__)
-        indent = "&emsp;" * (depth - 1)
+        indent = "&nbsp;" * (4 * (depth - 1))  # an indent that a line does not break after
         rows.append(
             f"| {indent}[`{kind.__name__}`](#{kind.__name__.lower()}) | {kind.exit_code} "
             f"| {cell(kind.__doc__ or '')} |"
