@@ -25,6 +25,7 @@ SCHEMAS = {
     "manifest": "zmask_export.artifacts.manifest.Manifest",
     "calibration": "zmask_export.artifacts.calibration.CalibrationHeader",
     "parity": "zmask_export.verify.parity.ParityReport",
+    "latency": "zmask_export.profiling.record.LatencyReport",
     "results": "zmask_export.pipeline.run.ImageRecord",
     "study": "zmask_export.evaluate.report.StudyReport",
     "preset": "zmask_export.spec.Preset",
