@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from zmask_export import presets
 from zmask_export.errors import InputError, UsageError
 from zmask_export.models import registry
-from zmask_export.spec import PREPROCESS, DefenseSpec, Preprocess, explain, load_preset
+from zmask_export.presets import load_preset
+from zmask_export.spec import PREPROCESS, DefenseSpec, Preprocess, explain
 
 CALIB = Path(__file__).parent.parent / "calib"
 SHIPPED = sorted(p for p in CALIB.glob("*/*.yaml") if p.name != "study.yaml")

@@ -20,10 +20,10 @@ MAX_LINES = 300
 ROOMS = (
     "errors",
     "spec",
-    "presets",
     "cluster",
     "data",
     "artifacts",
+    "presets",
     "models",
     "backends",
     "foreign",

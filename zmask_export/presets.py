@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from zmask_export.artifacts.yaml_file import load_yaml
 from zmask_export.errors import UsageError
-from zmask_export.spec import Preset, load_preset
+from zmask_export.spec import Preset
 
 _PACKAGED = Path(__file__).parent / "calib"
 _CHECKOUT = Path(__file__).parent.parent / "calib"
@@ -71,3 +72,8 @@ def find(model: str, name: str | None = None) -> Shipped:
 
 def _beside(path: Path, name: str | None) -> Path | None:
     return None if name is None else path.parent / name
+
+
+def load_preset(path: Path) -> Preset:
+    """Read a preset file; see :func:`zmask_export.artifacts.yaml_file.load_yaml`."""
+    return load_yaml(path, Preset, "preset")

@@ -5,14 +5,12 @@ Sizes are (height, width) everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import Enum
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from zmask_export.errors import InputError, UsageError
+from zmask_export.errors import UsageError
 
 
 class Spec(BaseModel):
@@ -249,50 +247,6 @@ class Preset(Spec):
                 fix=f"Add a block {name} to its tolerances; the shipped presets show the form.",
             )
         return self.tolerances[name]
-
-
-def load_preset(path: Path) -> Preset:
-    """Read a preset file; see :func:`load_yaml`."""
-    return load_yaml(path, Preset, "preset")
-
-
-def load_yaml(
-    path: Path, kind: type[AnySpec], what: str, context: Mapping[str, Any] | None = None
-) -> AnySpec:
-    """Read a spec from a YAML file. Validators find the file's folder in their context.
-
-    Args:
-        path: the file.
-        kind: the spec's class.
-        what: what messages call it.
-        context: what validators find there besides.
-
-    Raises:
-        UsageError: no such file.
-        InputError: not YAML, or a field is missing, unknown or out of range (named).
-    """
-    import yaml  # here, because running a bundle needs none
-
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise UsageError(
-            f"The {what} {path} cannot be read.", fix=f"Give the path of a YAML {what} file."
-        ) from exc
-    try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as exc:
-        raise InputError(
-            f"The {what} {path} is not valid YAML ({' '.join(str(exc).split())}).",
-            fix="Correct the file; the README and the shipped files show the form.",
-        ) from exc
-    try:
-        return kind.model_validate(content, context={"folder": path.parent, **(context or {})})
-    except ValidationError as exc:
-        raise InputError(
-            f"The {what} {path} is wrong: {explain(exc)}.",
-            fix="Correct the named field; the README and the shipped files show the form.",
-        ) from exc
 
 
 def explain(error: ValidationError) -> str:

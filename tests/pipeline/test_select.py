@@ -22,8 +22,8 @@ from zmask_export.models.registry import ModelEntry
 from zmask_export.pipeline import select
 from zmask_export.pipeline.network import NetworkOptions, OpenNetwork, open_network
 from zmask_export.pipeline.select import Selection, SelectOptions, save_preset, select_taps
-from zmask_export.presets import Shipped
-from zmask_export.spec import PREPROCESS, Preset, load_preset
+from zmask_export.presets import Shipped, load_preset
+from zmask_export.spec import PREPROCESS, Preset
 
 
 class _Kept(DrawnScenes):

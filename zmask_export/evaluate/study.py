@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
+from zmask_export.artifacts.yaml_file import load_yaml
 from zmask_export.data.segmentation import split_images
-from zmask_export.spec import Spec, load_yaml
+from zmask_export.spec import Spec
 
 QUICK_IMAGES = 4
 QUICK_RESAMPLES = 100
@@ -170,5 +171,5 @@ class Study(Spec):
 
 
 def load_study(path: Path) -> Study:
-    """Read a study's description; relative paths in it start at its folder. See ``spec.load_yaml``."""
+    """Read a study's description; relative paths in it start at its folder. See ``load_yaml``."""
     return load_yaml(path, Study, "study")

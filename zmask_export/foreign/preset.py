@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
+from zmask_export.artifacts.yaml_file import load_yaml
 from zmask_export.errors import UsageError
 from zmask_export.spec import (
     PositiveTriple,
@@ -16,7 +17,6 @@ from zmask_export.spec import (
     Tolerances,
     Triple,
     explain,
-    load_yaml,
 )
 
 LONGEST_GRID = 200
