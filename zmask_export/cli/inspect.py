@@ -43,7 +43,8 @@ def _show(found: Any, layers: bool) -> None:
     height, width = manifest.input_size
     console.print(
         f"{found.path}: {manifest.model}, {height} x {width}, policy {manifest.policy.value}, "
-        f"{manifest.precision}, opset {manifest.opset}, {found.bytes / 1e6:.1f} MB; every hash holds"
+        f"{manifest.precision}, opset {manifest.opset}, {found.bytes / 1e6:.1f} MB; every hash holds",
+        soft_wrap=True,
     )
     tensors = [
         (kind, v.name, v.dtype, " x ".join(map(str, v.shape)), v.range, v.meaning)
