@@ -11,12 +11,14 @@ import subprocess
 import sys
 import time
 
+# One process a core; tests of one file share what they built.
+CORES = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
 STEPS = {
     "format": ("ruff", "format", "--check", "."),
     "lint": ("ruff", "check", "."),
     "types": ("mypy",),
-    "tests": ("pytest", "-m", "not slow"),
-    "slow tests": ("pytest", "-m", "slow"),
+    "tests": ("pytest", *CORES, "-m", "not slow"),
+    "slow tests": ("pytest", *CORES, "-m", "slow"),
 }
 
 
