@@ -22,6 +22,13 @@ from zmask_export.cli.main import run
 from zmask_export.data.scene import draw_scene
 from zmask_export.models import registry, weights
 
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+if WORKER and hasattr(os, "sched_setaffinity"):
+    # A core for each of the suite's processes and all that it starts: runners that take every core would
+    # wait for each other at full speed.
+    CORES = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {CORES[int(WORKER.removeprefix("gw")) % len(CORES)]})
+
 # Small tensors gain nothing from more threads, and threads that wait for each other starve a busy machine.
 torch.set_num_threads(1)
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}

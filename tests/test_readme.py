@@ -95,7 +95,7 @@ def test_command(command: str, demo: Path) -> None:
     if "/endurance.py" in command:
         command = command.replace("--seconds 60", "--seconds 3 --warm-up 1")
     if "/protection.py" in command:
-        command += " --quick --only policies"
+        command += " --quick --only policies --batch 1"
     result = execute(command, demo)
     assert result.returncode == 0, result.stderr
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,14 +30,10 @@ def average_pool(x: Tensor, kernel: Size, registration: Registration) -> Tensor:
     kh, kw = kernel
     if registration == "paper":
         return F.avg_pool2d(F.avg_pool2d(x, (kh, 1), stride=1), (1, kw), stride=1)
-    x = _clipped_mean(x, (kh, 1), (0, 0, (kh - 1) // 2, kh // 2))
-    return _clipped_mean(x, (1, kw), ((kw - 1) // 2, kw // 2, 0, 0))
-
-
-def _clipped_mean(x: Tensor, kernel: Size, pad: tuple[int, int, int, int]) -> Tensor:
-    """Zeros around x add nothing to a window's sum; dividing by its share inside undoes them."""
-    inside = F.avg_pool2d(F.pad(x.new_ones(1, 1, *x.shape[2:]), pad), kernel, stride=1)
-    return F.avg_pool2d(F.pad(x, pad), kernel, stride=1) / inside
+    mean = functools.partial(F.avg_pool2d, stride=1, count_include_pad=False)
+    # Padding is the same at both ends, so an even window has a place more; it reaches too far up or left.
+    x = mean(x, (kh, 1), padding=(kh // 2, 0))[:, :, 1 - kh % 2 :]
+    return mean(x, (1, kw), padding=(0, kw // 2))[..., 1 - kw % 2 :]
 
 
 def stage(x: Tensor, kernel: Size, grid: Size, registration: Registration) -> Tensor:
