@@ -22,7 +22,7 @@ from zmask_export.evaluate.subjects import EngineNetwork
 from zmask_export.pipeline.evaluate_data import open_labelled, task_of
 from zmask_export.presets import find
 from zmask_export.runtime.choice import ONNX_FILE, of_graph
-from zmask_export.runtime.protected import Protected, load
+from zmask_export.runtime.protected import Protected, load_checked
 from zmask_export.verify.twins import TwinReport, compare_twins
 
 TYPES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
@@ -40,10 +40,10 @@ def main(
     bundle: Path, data: Path, patch: Path, split: str, limit: int | None, as_json: bool
 ) -> None:
     """Round parts of a float32 bundle and print what it costs."""
-    engine = load(bundle)
+    engine, checked = load_checked(bundle)
     manifest = engine.manifest
     preset = find(manifest.model).preset
-    proto = onnx.load_model(bundle / ONNX_FILE)
+    proto = onnx.load_model_from_string(checked.read(ONNX_FILE))
     labelled = open_labelled(
         data, split, task=task_of(manifest), classes=len(manifest.classes),
         size=manifest.input_size, limit=limit,

@@ -11,7 +11,8 @@ from tests.conftest import Inputs, Outcome, assert_refused, link_tree, zmask
 from tests.profiling.browser import look, needs_browser
 from zmask_export.artifacts.manifest import FILE_NAME, Manifest, describe_files, read_manifest
 from zmask_export.backends.gpu import gpu_count
-from zmask_export.pipeline.profile_files import add_to_bundle, default_folder
+from zmask_export.pipeline.profile_files import default_folder
+from zmask_export.pipeline.rewrite import rewrite
 from zmask_export.profiling.record import LatencyReport
 from zmask_export.runtime.protected import load
 
@@ -179,7 +180,7 @@ def test_a_report_goes_into_the_bundle_with_its_hashes(
     assert report.parts[1].part("second_pass") == 0  # policy detect has none
 
     # Again, in the place of the first.
-    add_to_bundle(copy, {"latency.json": "{}"})
+    rewrite(copy, {"latency.json": "{}"}, None)
     assert (copy / "latency.json").read_text() == "{}"
     assert read_manifest(copy).files.keys() == manifest.files.keys()
 

@@ -186,6 +186,19 @@ def load(path: Path) -> Calibration:
             f"The calibration {path} cannot be read ({exc.strerror}).",
             fix="Run zmask-export calibrate, or give the right path with --calibration.",
         ) from exc
+    return parse(data, path)
+
+
+def parse(data: bytes, path: Path) -> Calibration:
+    """As :func:`load`, of bytes that were read already.
+
+    Args:
+        data: the file's content.
+        path: of the file, for messages.
+
+    Raises:
+        CalibrationError: as there.
+    """
     header, tensors = read_headed(
         data,
         _KEY,

@@ -71,6 +71,35 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise output_error(path, exc) from exc
 
 
+def write_new(path: Path, data: bytes, *, mode: int) -> None:
+    """As :func:`write_bytes`, but never over a file that is there.
+
+    Args:
+        path: the file.
+        data: its bytes.
+        mode: of the file, from its first moment on.
+
+    Raises:
+        OutputError: something is there, or the folder is missing, read-only or full.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        recover(path)
+        partial.unlink(missing_ok=True)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(partial, path)  # a rename would replace
+    except OSError as exc:
+        raise output_error(path, exc) from exc
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """:func:`write_bytes` of UTF-8 text."""
     write_bytes(path, text.encode())

@@ -8,7 +8,14 @@ from typing import Any
 
 import click
 
-from zmask_export.cli.options import PATH, as_json, network_from, network_options, on_bad_image
+from zmask_export.cli.options import (
+    PATH,
+    as_json,
+    network_from,
+    network_options,
+    on_bad_image,
+    sign_key,
+)
 
 
 @click.command("build")
@@ -56,6 +63,7 @@ from zmask_export.cli.options import PATH, as_json, network_from, network_option
     help="What the network computes in; Z-Mask itself stays float32. tf32: float32 whose engine may round "
     "factors to 10 bits. int8: ranges are taken from --images, which may stand beside --calibration.",
 )
+@sign_key
 @on_bad_image
 @as_json
 def command(
@@ -71,6 +79,7 @@ def command(
     capabilities: tuple[str, ...],
     raw_taps: bool,
     precision: Any,
+    sign_key: Path | None,
     on_bad_image: Any,
     as_json: bool,
     **network: Any,
@@ -83,6 +92,7 @@ def command(
       zmask-export build --model icnet --policy detect --compute-capability 8.9
       zmask-export build --model icnet --weights mine.pth --images clean/ --patch patch.png
       zmask-export build --model icnet --precision fp16 --out engines/icnet-fp16
+      zmask-export build --model icnet --sign-key release
       zmask-export build --model icnet --preset paper --random-weights
       zmask-export build --module nets.mine:make --input-size 360x480 --shallow layer1 --deep layer4 \\
         --images clean/ --patch patch.png
@@ -109,6 +119,7 @@ def command(
         raw_taps=raw_taps,
         precision=precision,
         on_bad=on_bad_image,
+        sign_key=sign_key,
     )
     built = build(options, reporter=ConsoleReporter())
     comparisons = built.parity.comparisons

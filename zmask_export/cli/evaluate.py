@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from zmask_export.cli.options import PATH, as_json, on_ray
+from zmask_export.cli.options import PATH, as_json, on_ray, verify_key
 from zmask_export.errors import UsageError
 
 
@@ -31,6 +31,7 @@ from zmask_export.errors import UsageError
 @click.option("--quick", is_flag=True, help="With --study: few images, to see that it runs.")
 @click.option("--build", is_flag=True, help="With --study: build the bundles that are not there.")
 @on_ray
+@verify_key
 @as_json
 @click.pass_context
 def command(
@@ -48,6 +49,7 @@ def command(
     quick: bool,
     build: bool,
     ray: str | None,
+    verify_key: Path | None,
     as_json: bool,
 ) -> None:
     """Measure how well a bundle defends, on labelled images: mIoU, or mAP for a detector.
@@ -62,7 +64,7 @@ def command(
       zmask-export evaluate --study study.yaml --data CAMVID --out results
     """
     if study is not None:
-        _refuse(ctx, "--study", ("bundle", "split", "patch", "seed", "html", "ray"))
+        _refuse(ctx, "--study", ("bundle", "split", "patch", "seed", "html", "ray", "verify_key"))
         if reference and build:
             raise UsageError("--reference measures no bundle.", fix="Leave out --build.")
         how = {"reference": reference, "quick": quick, "build": build}
@@ -84,7 +86,7 @@ def command(
     with contextlib.nullcontext() if ray is None else connect(ray) as cluster:
         scores = evaluate_bundle(
             bundle, data, patch, split=split, limit=limit, seed=seed, html=html,
-            cluster=cluster, reporter=ConsoleReporter(),
+            cluster=cluster, verify_key=verify_key, reporter=ConsoleReporter(),
         )  # fmt: skip
     if as_json:
         click.echo(scores.model_dump_json())
@@ -123,5 +125,5 @@ def _refuse(ctx: click.Context, form: str, options: tuple[str, ...]) -> None:
     given = click.core.ParameterSource.COMMANDLINE
     for name in options:
         if ctx.get_parameter_source(name) is given:
-            shown = "BUNDLE" if name == "bundle" else f"--{name}"
+            shown = "BUNDLE" if name == "bundle" else f"--{name.replace('_', '-')}"
             raise UsageError(f"{shown} does not go with {form}.", fix=f"Leave out {shown}.")

@@ -8,26 +8,28 @@ from typing import Any
 
 import click
 
-from zmask_export.cli.options import PATH, as_json
+from zmask_export.cli.options import PATH, as_json, verify_key
 
 
 @click.command("inspect")
 @click.argument("bundle", type=PATH)
 @click.option("--layers", is_flag=True, help="List every node of the graph.")
+@verify_key
 @as_json
-def command(bundle: Path, layers: bool, as_json: bool) -> None:
+def command(bundle: Path, layers: bool, verify_key: Path | None, as_json: bool) -> None:
     """Show what a bundle is: inputs, outputs, settings, files, parts of the graph.
 
-    Checks the hash of every file; runs nothing.
+    Checks the hash of every file, and with --verify-key the signature; runs nothing.
 
     \b
     Examples:
       zmask-export inspect engines/icnet
       zmask-export inspect engines/icnet --layers --json
+      zmask-export inspect engines/icnet --verify-key release.pub
     """
     from zmask_export.pipeline.inspect import inspect_bundle
 
-    found = inspect_bundle(bundle)
+    found = inspect_bundle(bundle, verify_key)
     if as_json:
         left_out = None if layers else {"graph": {"layers"}}
         click.echo(found.model_dump_json(exclude=left_out))
@@ -96,6 +98,7 @@ def _settings(found: Any) -> list[tuple[str, str]]:
         ("classes", ", ".join(manifest.classes)),
         ("weights", manifest.weights_sha256),
         ("calibration", manifest.calibration_sha256),
+        ("signature", found.signature),
     ]
     if defense is not None:
         kernels = {"shallow": defense.shallow_kernels, "deep": defense.deep_kernels}

@@ -26,8 +26,10 @@ _VERBS = {
     "profile": "Measure what a bundle costs here, and write its report.",
     "inspect": "Show what a bundle is: inputs, outputs, settings, files, layers.",
     "doctor": "Say what this machine can build and run, and how to get the rest.",
+    "keygen": "Make a pair of keys that sign bundles and check them.",
     "plan": "Show how each tap's cascade is lowered, and what it costs.",
     "run": "Run images through a bundle: predictions, masks, JSON lines.",
+    "sign": "Sign a built bundle, or sign it with another key.",
     "triton": "Write a bundle into a model repository of NVIDIA Triton.",
     "verify": "Compare a bundle with the PyTorch reference again.",
 }

@@ -185,6 +185,16 @@ on_bad_image = click.option(
     help="What to do with files that are no 8-bit RGB image.",
 )
 
+verify_key = click.option(
+    "--verify-key",
+    type=PATH,
+    help="Public key (.pub of keygen) that the bundle must be signed with. Default: signed or not.",
+)
+
+sign_key = click.option(
+    "--sign-key", type=PATH, help="Private key of keygen: signs the bundle's manifest."
+)
+
 on_ray = click.option(
     "--ray",
     "ray",

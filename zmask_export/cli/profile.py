@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from zmask_export.cli.options import PATH, as_json, on_bad_image
+from zmask_export.cli.options import PATH, as_json, on_bad_image, sign_key, verify_key
 
 
 @click.command("profile")
@@ -38,10 +38,19 @@ from zmask_export.cli.options import PATH, as_json, on_bad_image
 )
 @click.option("--out", type=PATH, help="Folder for the results. Default: BUNDLE-profile beside it.")
 @click.option("--add", is_flag=True, help="Put the results into the bundle, with their hashes.")
+@sign_key
+@verify_key
 @on_bad_image
 @as_json
 def command(
-    bundle: Path, out: Path | None, add: bool, on_bad_image: Any, as_json: bool, **options: Any
+    bundle: Path,
+    out: Path | None,
+    add: bool,
+    sign_key: Path | None,
+    verify_key: Path | None,
+    on_bad_image: Any,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Measure what a bundle costs here, and write its report.
 
@@ -53,24 +62,31 @@ def command(
     Examples:
       zmask-export profile engines/icnet
       zmask-export profile engines/icnet --image clean.png --attacked patched.png --batch 1 --add
+      zmask-export profile engines/icnet --add --sign-key release
     """
     from zmask_export.cli.console import ConsoleReporter
     from zmask_export.errors import UsageError
     from zmask_export.pipeline import profile_files
     from zmask_export.pipeline.profile import ProfileOptions, profile_bundle
+    from zmask_export.pipeline.rewrite import require_signer, rewrite
 
     if add and out is not None:
         raise UsageError("--add and --out exclude each other.", fix="Give one of them.")
+    if sign_key is not None and not add:
+        raise UsageError("--sign-key signs what --add writes.", fix="Add --add, or leave it out.")
+    signer = require_signer(bundle, sign_key) if add else None
     folder = out or profile_files.default_folder(bundle)
     profile_files.require_place(bundle, None if add else folder)
-    sections = profile_files.built_with(bundle)
+    sections = profile_files.built_with(bundle, verify_key)
     reporter = ConsoleReporter()
     found = profile_bundle(
-        bundle, ProfileOptions(on_bad=on_bad_image, **options), reporter=reporter
+        bundle,
+        ProfileOptions(on_bad=on_bad_image, verify_key=verify_key, **options),
+        reporter=reporter,
     )
     files = profile_files.results(found, sections)
     if add:
-        profile_files.add_to_bundle(bundle, files)
+        rewrite(bundle, files, signer, verify_key=verify_key)
         folder = bundle
     else:
         profile_files.write_beside(folder, files)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from zmask_export.cli.options import BACKENDS, PATH, on_bad_image
+from zmask_export.cli.options import BACKENDS, PATH, on_bad_image, verify_key
 
 
 @click.command("run")
@@ -23,6 +23,7 @@ from zmask_export.cli.options import BACKENDS, PATH, on_bad_image
     help="What runs the bundle; auto takes an engine that can run here, else ONNX Runtime.",
 )
 @on_bad_image
+@verify_key
 def command(
     bundle: Path,
     paths: tuple[Path, ...],
@@ -30,6 +31,7 @@ def command(
     threshold: float | None,
     backend: Any,
     on_bad_image: Any,
+    verify_key: Path | None,
 ) -> None:
     """Run images through a bundle: predictions, masks, JSON lines.
 
@@ -40,12 +42,13 @@ def command(
     Examples:
       zmask-export run engines/icnet street.png --out results
       zmask-export run engines/icnet frames/ --out results > results.jsonl
+      zmask-export run engines/icnet frames/ --verify-key release.pub
     """
     from zmask_export.cli.console import ConsoleReporter
     from zmask_export.pipeline.run import RunOptions, run
     from zmask_export.runtime.protected import load
 
     options = RunOptions(out, threshold, on_bad_image)
-    with load(bundle, backend=backend) as engine:
+    with load(bundle, backend=backend, verify_key=verify_key) as engine:
         for record in run(engine, paths, options, reporter=ConsoleReporter()):
             click.echo(record.line())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zmask_export.cli.options import PATH, as_json
+from zmask_export.cli.options import PATH, as_json, verify_key
 
 if TYPE_CHECKING:
     from zmask_export.pipeline.triton import Served
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     help="Let Triton join requests to batches of up to this many images.",
 )
 @click.option("--force", is_flag=True, help="Replace a model that this command wrote.")
+@verify_key
 @as_json
 def command(
     bundle: Path,
@@ -38,6 +39,7 @@ def command(
     backend: Any,
     max_batch: int | None,
     force: bool,
+    verify_key: Path | None,
     as_json: bool,
 ) -> None:
     """Write a bundle into an NVIDIA Triton model repository.
@@ -54,7 +56,8 @@ def command(
     """
     from zmask_export.pipeline.triton import TritonOptions, write_model
 
-    served = write_model(bundle, repository, TritonOptions(name, backend, max_batch or 0, force))
+    options = TritonOptions(name, backend, max_batch or 0, force, verify_key)
+    served = write_model(bundle, repository, options)
     click.echo(served.model_dump_json() if as_json else _text(served, repository))
 
 

@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from zmask_export.cli.options import PATH, as_json, network_from, network_options, on_bad_image
+from zmask_export.cli.options import (
+    PATH,
+    as_json,
+    network_from,
+    network_options,
+    on_bad_image,
+    verify_key,
+)
 from zmask_export.errors import UsageError
 
 
@@ -27,6 +34,7 @@ from zmask_export.errors import UsageError
     "--limit", type=click.IntRange(1), help="With --data: at most this many images, spread evenly."
 )
 @on_bad_image
+@verify_key
 @as_json
 def command(
     bundle: Path,
@@ -37,6 +45,7 @@ def command(
     split: str,
     limit: int | None,
     on_bad_image: Any,
+    verify_key: Path | None,
     as_json: bool,
     **network: Any,
 ) -> None:
@@ -55,12 +64,14 @@ def command(
         _refuse(("split", "limit"), "without --data", "give --data")
         from zmask_export.pipeline.verify import VerifyOptions
 
-        _parity(bundle, VerifyOptions(chosen, images, count, patch, on_bad_image), as_json=as_json)
+        options = VerifyOptions(chosen, images, count, patch, on_bad_image, verify_key)
+        _parity(bundle, options, as_json=as_json)
         return
     _refuse(("images", "count", "on_bad_image"), "with --data", "leave out --data")
     from zmask_export.pipeline.twins import TwinOptions
 
-    _twins(bundle, TwinOptions(chosen, data, patch, split, limit), as_json=as_json)
+    twins = TwinOptions(chosen, data, patch, split, limit, verify_key=verify_key)
+    _twins(bundle, twins, as_json=as_json)
 
 
 def _refuse(options: tuple[str, ...], where: str, otherwise: str) -> None:

@@ -37,6 +37,7 @@ class Job:
         task: the engine's.
         patch: (3, h, w) in [0, 1].
         seed: of the patch's places.
+        verify_key: public key that the bundle must be signed with, the bytes of its file.
     """
 
     bundle: Path
@@ -45,6 +46,7 @@ class Job:
     task: Task[Any, Any]
     patch: Tensor
     seed: int
+    verify_key: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def judge_on_cluster(
 
 
 def _judge(job: Job, shard: Shard) -> dict[str, list[Judged]]:
-    engine = _engine(job.bundle)
+    engine = _engine(job.bundle, job.verify_key)
     if engine.manifest != job.manifest:
         raise BundleError(
             f"The bundle {job.bundle} is another one on a worker's machine.",
@@ -97,6 +99,6 @@ def _judge(job: Job, shard: Shard) -> dict[str, list[Judged]]:
 
 
 @functools.lru_cache(maxsize=1)
-def _engine(bundle: Path) -> Protected:
+def _engine(bundle: Path, verify_key: bytes | None) -> Protected:
     """Opened once a worker, which has one processor."""
-    return load(bundle, threads=1)
+    return load(bundle, threads=1, verify_key=verify_key)

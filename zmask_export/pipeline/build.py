@@ -12,6 +12,7 @@ from torch import Tensor
 from zmask_export.artifacts.calibration import Calibration
 from zmask_export.artifacts.files import recover, require_writable
 from zmask_export.artifacts.manifest import Manifest, is_bundle
+from zmask_export.artifacts.signature import Signer
 from zmask_export.attack import patch as patches
 from zmask_export.backends.onnx_runtime import OnnxRuntimeRunner
 from zmask_export.backends.tensorrt import CompiledEngine
@@ -69,6 +70,7 @@ class BuildOptions:
         precision: what the network computes in.
         on_bad: what to do with images that are no 8-bit RGB.
         fit: how to fit.
+        sign_key: private key to sign the bundle with.
     """
 
     network: NetworkOptions
@@ -86,6 +88,7 @@ class BuildOptions:
     precision: Precision = "fp32"
     on_bad: OnBad = "error"
     fit: FitOptions = field(default_factory=FitOptions)
+    sign_key: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ def build(options: BuildOptions, *, reporter: Reporter | None = None) -> Built:
     """
     reporter = reporter or Silent()
     require_place(options.out, force=options.force)
+    signer = None if options.sign_key is None else Signer(options.sign_key)
     ranges_alone = options.calibration is not None and options.precision == "int8"
     if options.calibration is not None and options.images is not None and not ranges_alone:
         raise UsageError(
@@ -189,6 +193,7 @@ def build(options: BuildOptions, *, reporter: Reporter | None = None) -> Built:
         parity=parity,
         precision=options.precision,
         opset=fused.model.graph.opset_imports[""],
+        signer=signer,
     )
     return Built(options.out, manifest, parity)
 

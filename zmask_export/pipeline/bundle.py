@@ -21,6 +21,7 @@ from zmask_export.artifacts.manifest import (
     TensorInfo,
     describe_files,
 )
+from zmask_export.artifacts.signature import SIGNATURE_FILE, Signer
 from zmask_export.backends.tensorrt import BatchRange, CompiledEngine
 from zmask_export.export.bare import OPSET
 from zmask_export.runtime.choice import ONNX_FILE
@@ -60,6 +61,7 @@ def write_bundle(
     parity: ParityReport,
     precision: Precision = "fp32",
     opset: int = OPSET,
+    signer: Signer | None = None,
 ) -> Manifest:
     """Write the folder whole, or not at all.
 
@@ -73,6 +75,7 @@ def write_bundle(
         engine_batch: batches that the engines take; None for the graph's fixed one, or for 1.
         parity: the verified report.
         precision, opset: of the graph.
+        signer: signs the manifest; None leaves the bundle unsigned.
 
     Raises:
         OutputError: it exists already, or cannot be written.
@@ -108,7 +111,10 @@ def write_bundle(
             versions=_versions(engines),
             files=describe_files(folder),
         )
-        (folder / FILE_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
+        data = (manifest.model_dump_json(indent=2) + "\n").encode()
+        (folder / FILE_NAME).write_bytes(data)
+        if signer is not None:
+            (folder / SIGNATURE_FILE).write_bytes(signer.sign(data))
     return manifest
 
 

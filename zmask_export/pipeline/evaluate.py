@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from zmask_export.artifacts.files import require_writable, write_text
+from zmask_export.artifacts.signature import KeySource, key_bytes
 from zmask_export.attack import patch as patches
 from zmask_export.attack.placement import require_fits
 from zmask_export.cluster.pool import Cluster
@@ -30,6 +31,7 @@ def evaluate_bundle(
     resamples: int = 1000,
     html: Path | None = None,
     cluster: Cluster | None = None,
+    verify_key: KeySource | None = None,
     reporter: Reporter | None = None,
 ) -> Scores:
     """Measure a bundle through its runner.
@@ -44,6 +46,7 @@ def evaluate_bundle(
         resamples: of the bootstrap.
         html: where to write the same as a page; None writes none.
         cluster: whose workers run the bundle; None runs it in this process.
+        verify_key: public key that the bundle must be signed with.
         reporter: shows progress.
 
     Raises:
@@ -55,7 +58,8 @@ def evaluate_bundle(
     reporter = reporter or Silent()
     if html is not None:
         require_writable(html)
-    engine = load(bundle, backend="onnxruntime")
+    key = None if verify_key is None else key_bytes(verify_key)
+    engine = load(bundle, backend="onnxruntime", verify_key=key)
     if engine.manifest.policy is Policy.DETECT:
         raise UsageError(
             "A bundle of policy detect never masks.", fix="Build with --policy gated or mask."
@@ -76,7 +80,7 @@ def evaluate_bundle(
                 seed=seed, resamples=resamples, on_image=advance,
             )  # fmt: skip
         else:
-            job = Job(bundle.absolute(), manifest, samples, labelled.task, attack, seed)
+            job = Job(bundle.absolute(), manifest, samples, labelled.task, attack, seed, key)
             judged = judge_on_cluster(cluster, job, on_image=advance)
             scores = table(
                 judged, labelled.task, manifest.threshold, seed=seed, resamples=resamples

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from zmask_export.artifacts.manifest import CALIBRATION_FILE, Manifest, read_manifest
-from zmask_export.errors import BundleError
+from zmask_export.artifacts.manifest import CALIBRATION_FILE, CheckedBundle, Manifest, open_bundle
+from zmask_export.artifacts.signature import KeySource
 from zmask_export.profiling.stock import Graph
 from zmask_export.runtime.choice import ONNX_FILE
 from zmask_export.spec import Spec
@@ -14,6 +14,7 @@ from zmask_export.spec import Spec
 if TYPE_CHECKING:
     from zmask_export.artifacts.calibration import Calibration
 
+Signature = Literal["none", "not checked", "holds"]
 BUILD_EXTRA = "pip install 'zmask-export[build]'"
 
 
@@ -45,6 +46,7 @@ class Inspection(Spec):
         path: the bundle.
         bytes: of all its files, the manifest aside.
         manifest: checked, as every file's hash.
+        signature: "none"; "not checked" where no key was given; "holds" under the key that was.
         defense: None where the package that reads calibration files is not here.
         graph: its parts and nodes; None where the package onnx is not here.
         notes: what is missing, and how to get it.
@@ -53,51 +55,59 @@ class Inspection(Spec):
     path: str
     bytes: int
     manifest: Manifest
+    signature: Signature
     defense: Defense | None
     graph: Graph | None
     notes: tuple[str, ...]
 
 
-def inspect_bundle(bundle: Path) -> Inspection:
+def inspect_bundle(bundle: Path, verify_key: KeySource | None = None) -> Inspection:
     """Check a bundle's files and take stock of it.
 
     Raises:
-        BundleError: no bundle, or one that was changed.
+        BundleError: no bundle, one that was changed, or not signed with ``verify_key``.
+        InputError: ``verify_key`` is no public key.
         CalibrationError: its calibration file is damaged.
     """
-    manifest = read_manifest(bundle)
-    if ONNX_FILE not in manifest.files:
-        raise BundleError(f"The bundle {bundle} has no {ONNX_FILE}.", fix="Build it again.")
+    checked = open_bundle(bundle, lambda _: (ONNX_FILE, CALIBRATION_FILE), verify_key=verify_key)
+    model = checked.read(ONNX_FILE)
     notes = []
-    calibration, graph = _calibration(bundle), _graph(bundle)
+    calibration, graph = _calibration(checked), _graph(model)
     if calibration is None:
         notes.append(f"Reading the calibration takes the package safetensors: {BUILD_EXTRA}.")
     if graph is None:
         notes.append(f"The layer list takes the package onnx: {BUILD_EXTRA}.")
     return Inspection(
         path=str(bundle),
-        bytes=sum(file.bytes for file in manifest.files.values()),
-        manifest=manifest,
+        bytes=sum(file.bytes for file in checked.manifest.files.values()),
+        manifest=checked.manifest,
+        signature=_signature(checked),
         defense=None if calibration is None else _defense(calibration),
         graph=graph,
         notes=tuple(notes),
     )
 
 
-def _calibration(bundle: Path) -> Calibration | None:
+def _signature(bundle: CheckedBundle) -> Signature:
+    if bundle.verified:
+        return "holds"
+    return "none" if bundle.signature is None else "not checked"
+
+
+def _calibration(bundle: CheckedBundle) -> Calibration | None:
     try:
         from zmask_export.artifacts import calibration
     except ModuleNotFoundError:
         return None
-    return calibration.load(bundle / CALIBRATION_FILE)
+    return calibration.parse(bundle.read(CALIBRATION_FILE), bundle.folder / CALIBRATION_FILE)
 
 
-def _graph(bundle: Path) -> Graph | None:
+def _graph(model: bytes) -> Graph | None:
     try:
         from zmask_export.profiling.layers import graph_of
     except ModuleNotFoundError:
         return None
-    return graph_of((bundle / ONNX_FILE).read_bytes())
+    return graph_of(model)
 
 
 def _defense(calibration: Calibration) -> Defense:

@@ -26,7 +26,13 @@ from zmask_export.pipeline.opened import (
 )
 from zmask_export.spec import DetectorLimits
 
-__all__ = ["NetworkOptions", "OpenNetwork", "load_calibration", "open_network"]
+__all__ = [
+    "NetworkOptions",
+    "OpenNetwork",
+    "fitting_calibration",
+    "load_calibration",
+    "open_network",
+]
 
 
 def open_network(options: NetworkOptions) -> OpenNetwork:
@@ -118,7 +124,17 @@ def load_calibration(
         CalibrationError: damaged, or of another network, other weights, normalisation, input size or
             defense.
     """
-    calibration = calibrations.load(path)
+    return fitting_calibration(calibrations.load(path), path, opened, may_change=may_change)
+
+
+def fitting_calibration(
+    calibration: Calibration, path: Path, opened: OpenNetwork, *, may_change: Iterable[str] = ()
+) -> Calibration:
+    """The checks of :func:`load_calibration`, of a file that was read already.
+
+    Raises:
+        CalibrationError: as there.
+    """
     header = calibration.header
     pairs = (
         ("network", header.model, opened.entry.name),

@@ -25,7 +25,7 @@ from zmask_export.profiling.record import (
 )
 from zmask_export.profiling.sessions import Device, devices
 from zmask_export.runtime.choice import ONNX_FILE
-from zmask_export.runtime.protected import Protected, Result, load
+from zmask_export.runtime.protected import Protected, Result, load_checked
 
 BATCHES = (1, 4)
 """Batch sizes where the graph takes any."""
@@ -48,6 +48,7 @@ class ProfileOptions:
         threads: CPU threads; 0: one a core.
         device: where the graph runs; None takes a GPU where there is one.
         on_bad: what to do with images that are no 8-bit RGB.
+        verify_key: public key that the bundle must be signed with.
     """
 
     images: tuple[Path, ...] = ()
@@ -57,6 +58,7 @@ class ProfileOptions:
     threads: int = 0
     device: Device | None = None
     on_bad: OnBad = "error"
+    verify_key: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -82,18 +84,21 @@ def profile_bundle(
     """Measure a bundle.
 
     Raises:
-        BundleError: no bundle, one that was changed, or a graph of another program.
+        BundleError: no bundle, one that was changed, not signed with the key, or a graph of another
+            program.
         UsageError: a batch that the graph does not take, a device that is not here, or bfloat16 on a CPU.
         ImageError, DatasetError: the images cannot be used.
         BackendError: a run failed.
     """
     began = time.perf_counter()
-    engine = load(bundle, backend="onnxruntime", threads=options.threads)
+    engine, checked = load_checked(
+        bundle, backend="onnxruntime", threads=options.threads, verify_key=options.verify_key
+    )
     batches = _batches(engine.manifest, options.batches)
     device = _device(options.device)
     _require_timeable(engine.manifest, device)
     work = Work(
-        graph=(bundle / ONNX_FILE).read_bytes(),
+        graph=checked.read(ONNX_FILE),
         threads=options.threads or cores(),
         device=device,
         frames=choose_frames(
@@ -109,7 +114,7 @@ def profile_bundle(
     infos, examples = _look(engine, work.frames)
     manifest = engine.manifest
     del engine
-    grown = _memory(bundle / ONNX_FILE, work, manifest, batches[-1])
+    grown = _memory(work, manifest, batches[-1])
     share = options.seconds * (1 - _PROFILED_SHARE) / len(batches)
     cases = work.time(batches[0], share)
     for batch in batches[1:]:
@@ -188,12 +193,14 @@ def _look(
     return tuple(infos), tuple(examples)
 
 
-def _memory(graph: Path, work: Work, manifest: Manifest, batch: int) -> tuple[Memory, ...]:
+def _memory(work: Work, manifest: Manifest, batch: int) -> tuple[Memory, ...]:
     """Of the largest batch, with the branch that needs more."""
     found = []
     with tempfile.TemporaryDirectory(prefix="zmask-profile-") as name:
-        alone = Path(name) / "bare.onnx"
+        # Copies of what was checked, not the bundle's own file, which may have changed since.
+        alone, graph = Path(name) / "bare.onnx", Path(name) / ONNX_FILE
         alone.write_bytes(work.bare)
+        graph.write_bytes(work.graph)
         cases: tuple[tuple[CaseName, Path, float | None], ...] = (
             ("bare", alone, None),
             ("protected", graph, 0.0),

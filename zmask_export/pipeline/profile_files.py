@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from zmask_export.artifacts import calibration as calibrations
-from zmask_export.artifacts.files import new_directory, require_writable, write_text
+from zmask_export.artifacts.files import require_writable, write_text
 from zmask_export.artifacts.manifest import (
     CALIBRATION_FILE,
-    FILE_NAME,
     LATENCY_FILE,
     PARITY_FILE,
     REPORT_FILE,
+    CheckedBundle,
     Manifest,
-    describe_files,
-    read_manifest,
+    open_bundle,
 )
+from zmask_export.artifacts.signature import KeySource
 from zmask_export.errors import BundleError, UsageError
 from zmask_export.evaluate.embedded import SCORE, address
 from zmask_export.evaluate.page import Figure, Section, render
@@ -61,15 +59,18 @@ def require_place(bundle: Path, folder: Path | None) -> None:
         require_writable(folder / name)
 
 
-def built_with(bundle: Path) -> tuple[Section, ...]:
+def built_with(bundle: Path, verify_key: KeySource | None = None) -> tuple[Section, ...]:
     """What the bundle's own files say of parity and calibration, for its report.
 
     Raises:
-        BundleError: no bundle, one that was changed, or its parity.json is damaged.
+        BundleError: no bundle, one that was changed or not signed with ``verify_key``, or its
+            parity.json is damaged.
         CalibrationError: the calibration is damaged.
     """
-    read_manifest(bundle)
-    return tuple(quality_sections(_parity(bundle), calibrations.load(bundle / CALIBRATION_FILE)))
+    names = (PARITY_FILE, CALIBRATION_FILE)
+    checked = open_bundle(bundle, lambda _: names, verify_key=verify_key)
+    calibration = calibrations.parse(checked.read(CALIBRATION_FILE), bundle / CALIBRATION_FILE)
+    return tuple(quality_sections(_parity(checked), calibration))
 
 
 def results(profile: Profile, sections: tuple[Section, ...]) -> dict[str, str]:
@@ -99,43 +100,13 @@ def write_beside(folder: Path, files: dict[str, str]) -> None:
         write_text(folder / name, text)
 
 
-def add_to_bundle(bundle: Path, files: dict[str, str]) -> Manifest:
-    """Put files into a bundle, in the place of older ones, with a manifest that holds their hashes.
-
-    The bundle is replaced as a whole: whoever opens it meanwhile finds the old one or the new one.
-
-    Raises:
-        BundleError: it was changed since it was built.
-        OutputError: it cannot be written.
-    """
-    whole = bundle.resolve()
-    manifest = read_manifest(whole)
-    with new_directory(whole, force=True) as folder:
-        for name in manifest.files:
-            if name not in files:
-                _take(whole / name, folder / name)
-        for name, text in files.items():
-            (folder / name).write_text(text, "utf-8")
-        manifest = manifest.model_copy(update={"files": describe_files(folder)})
-        (folder / FILE_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
-    return manifest
-
-
-def _take(source: Path, target: Path) -> None:
-    """A second name for the same bytes, or a copy where the disk has no such names."""
+def _parity(checked: CheckedBundle) -> ParityReport:
     try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-def _parity(bundle: Path) -> ParityReport:
-    try:
-        return ParityReport.model_validate_json((bundle / PARITY_FILE).read_bytes())
-    except (OSError, ValidationError) as exc:
-        said = explain(exc) if isinstance(exc, ValidationError) else exc.strerror
+        return ParityReport.model_validate_json(checked.read(PARITY_FILE))
+    except ValidationError as exc:
         raise BundleError(
-            f"The bundle {bundle} has no readable {PARITY_FILE} ({said}).", fix="Build it again."
+            f"The bundle {checked.folder} has no readable {PARITY_FILE} ({explain(exc)}).",
+            fix="Build it again.",
         ) from exc
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from zmask_export import __version__
 from zmask_export.artifacts.files import new_directory, recover, require_writable
-from zmask_export.artifacts.manifest import FILE_NAME, Manifest, read_manifest
+from zmask_export.artifacts.manifest import CheckedBundle, Manifest, open_bundle
 from zmask_export.errors import BundleError, OutputError, UsageError
 from zmask_export.runtime.choice import ONNX_FILE
 from zmask_export.serve.graph import THRESHOLD, per_image, with_default
@@ -43,12 +43,14 @@ class TritonOptions:
         backend: of Triton.
         max_batch: most images that Triton may join to a batch; 0 leaves batches to clients.
         force: replace a model of this program.
+        verify_key: public key that the bundle must be signed with.
     """
 
     name: str | None = None
     backend: Backend = "onnxruntime"
     max_batch: int = 0
     force: bool = False
+    verify_key: Path | None = None
 
 
 class Served(Spec):
@@ -84,12 +86,14 @@ def write_model(bundle: Path, repository: Path, options: TritonOptions | None = 
 
     Raises:
         UsageError: a name that is none, or batches that the bundle does not take.
-        BundleError: no bundle, a changed one, or one without the backend's file.
+        BundleError: no bundle, a changed one, one that is not signed with the key, or one without the
+            backend's file.
         OutputError: the model exists, is not of this program, or cannot be written.
         BackendUnavailableError: Triton's schema is not installed.
     """
     options = options or TritonOptions()
-    manifest = read_manifest(bundle)
+    checked = open_bundle(bundle, _files, verify_key=options.verify_key)
+    manifest = checked.manifest
     name = options.name or manifest.name
     if not _NAME.fullmatch(name):
         raise UsageError(
@@ -97,8 +101,8 @@ def write_model(bundle: Path, repository: Path, options: TritonOptions | None = 
             fix="Give --name with letters, digits, dots, dashes and underscores.",
         )
     folder = repository / name
-    file = (_plan if options.backend == "tensorrt" else _graph)(bundle, manifest, options)
-    digest = hashlib.sha256((bundle / FILE_NAME).read_bytes()).hexdigest()
+    file = (_plan if options.backend == "tensorrt" else _graph)(checked, options)
+    digest = hashlib.sha256(checked.manifest_bytes).hexdigest()
     notes = {MARK: __version__, "threshold": repr(manifest.threshold), "manifest_sha256": digest}
     text = configuration(
         ServedModel(name, options.backend, options.max_batch, file.inputs, file.outputs, notes)
@@ -130,8 +134,12 @@ class _File:
     tensorrt: str | None = None
 
 
-def _graph(bundle: Path, manifest: Manifest, options: TritonOptions) -> _File:
-    model = _onnx(bundle, manifest)
+def _files(manifest: Manifest) -> tuple[str, ...]:
+    return ONNX_FILE, *(engine.file for engine in manifest.engines if engine.flavour == "tensorrt")
+
+
+def _graph(bundle: CheckedBundle, options: TritonOptions) -> _File:
+    model, manifest = _onnx(bundle), bundle.manifest
     if not options.max_batch:
         model = with_default(model, manifest.threshold)
         return _File(model, *signature(model), "optional")
@@ -144,11 +152,11 @@ def _graph(bundle: Path, manifest: Manifest, options: TritonOptions) -> _File:
     return _File(model, *signature(model), "per image")
 
 
-def _plan(bundle: Path, manifest: Manifest, options: TritonOptions) -> _File:
-    engine = next((e for e in manifest.engines if e.flavour == "tensorrt"), None)
+def _plan(bundle: CheckedBundle, options: TritonOptions) -> _File:
+    engine = next((e for e in bundle.manifest.engines if e.flavour == "tensorrt"), None)
     if engine is None:
         raise BundleError(
-            f"The bundle {bundle} holds no TensorRT plan, and Triton runs no TensorRT-RTX engine.",
+            f"The bundle {bundle.folder} holds no TensorRT plan, and Triton runs no TensorRT-RTX engine.",
             fix="Build it with zmask-export[tensorrt] on a machine with an NVIDIA GPU, or serve it "
             "with --backend onnxruntime.",
         )
@@ -159,15 +167,14 @@ def _plan(bundle: Path, manifest: Manifest, options: TritonOptions) -> _File:
             "onnxruntime.",
         )
     fixed = engine.batch if isinstance(engine.batch, int) else None
-    inputs, outputs = signature(_onnx(bundle, manifest), fixed)
-    data = (bundle / engine.file).read_bytes()
-    return _File(data, inputs, outputs, "required", engine.version)
+    inputs, outputs = signature(_onnx(bundle), fixed)
+    return _File(bundle.read(engine.file), inputs, outputs, "required", engine.version)
 
 
-def _onnx(bundle: Path, manifest: Manifest) -> bytes:
-    if ONNX_FILE not in manifest.files or THRESHOLD not in {t.name for t in manifest.inputs}:
-        raise BundleError(f"The bundle {bundle} has no {ONNX_FILE}.", fix="Build it again.")
-    return (bundle / ONNX_FILE).read_bytes()
+def _onnx(bundle: CheckedBundle) -> bytes:
+    if THRESHOLD not in {t.name for t in bundle.manifest.inputs}:
+        raise BundleError(f"The bundle {bundle.folder} has no {ONNX_FILE}.", fix="Build it again.")
+    return bundle.read(ONNX_FILE)
 
 
 def _require_free(folder: Path, *, force: bool) -> None:

@@ -32,6 +32,7 @@ class TwinOptions:
         split: of the data set.
         limit: at most this many images, spread evenly.
         seed: of the patch's places.
+        verify_key: public key that the bundle must be signed with.
     """
 
     network: NetworkOptions
@@ -40,6 +41,7 @@ class TwinOptions:
     split: str = "val"
     limit: int | None = None
     seed: int = 0
+    verify_key: Path | None = None
 
 
 def verify_twins(
@@ -52,7 +54,7 @@ def verify_twins(
         BundleError, CalibrationError, DatasetError, PatchError.
     """
     reporter = reporter or Silent()
-    bundled = open_bundle(bundle, options.network)
+    bundled = open_bundle(bundle, options.network, options.verify_key)
     engine, opened, manifest = bundled.engine, bundled.opened, bundled.engine.manifest
     if manifest.precision in ("fp32", "tf32"):
         raise UsageError(

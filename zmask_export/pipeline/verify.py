@@ -8,6 +8,7 @@ from pathlib import Path
 from zmask_export.artifacts import calibration as calibrations
 from zmask_export.artifacts.calibration import Calibration
 from zmask_export.artifacts.manifest import CALIBRATION_FILE
+from zmask_export.artifacts.signature import KeySource
 from zmask_export.attack import patch as patches
 from zmask_export.data.images import OnBad
 from zmask_export.defense.zmask import ZMask
@@ -15,12 +16,12 @@ from zmask_export.errors import CalibrationError
 from zmask_export.pipeline.network import (
     NetworkOptions,
     OpenNetwork,
-    load_calibration,
+    fitting_calibration,
     open_network,
 )
 from zmask_export.pipeline.probe import noise_patch, probe_images, source_of
 from zmask_export.pipeline.progress import Reporter, Silent
-from zmask_export.runtime.protected import Protected, load
+from zmask_export.runtime.protected import Protected, load_checked
 from zmask_export.verify.parity import verify
 from zmask_export.verify.report import ParityReport
 
@@ -35,6 +36,7 @@ class VerifyOptions:
         count: at most this many images, each clean and patched.
         patch: a patch file; the shipped one, or noise, where None.
         on_bad: what to do with images that are no 8-bit RGB.
+        verify_key: public key that the bundle must be signed with.
     """
 
     network: NetworkOptions
@@ -42,6 +44,7 @@ class VerifyOptions:
     count: int = 2
     patch: Path | None = None
     on_bad: OnBad = "error"
+    verify_key: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -53,17 +56,23 @@ class OpenBundle:
     calibration: Calibration
 
 
-def open_bundle(bundle: Path, network: NetworkOptions) -> OpenBundle:
+def open_bundle(
+    bundle: Path, network: NetworkOptions, verify_key: KeySource | None = None
+) -> OpenBundle:
     """Open a bundle, and the network, which must be the bundle's.
 
     Raises:
-        BundleError: it was changed.
+        BundleError: it was changed, or is not signed with ``verify_key``.
         CalibrationError: the weights given are not those of the bundle.
     """
-    engine = load(bundle, backend="onnxruntime")
+    engine, checked = load_checked(
+        bundle, also=(CALIBRATION_FILE,), backend="onnxruntime", verify_key=verify_key
+    )
     opened = open_network(replace(network, limits=engine.manifest.limits))
-    calibration = load_calibration(bundle / CALIBRATION_FILE, opened)
-    if calibrations.load(bundle / CALIBRATION_FILE).sha256() != engine.manifest.calibration_sha256:
+    path = bundle / CALIBRATION_FILE
+    own = calibrations.parse(checked.read(CALIBRATION_FILE), path)
+    calibration = fitting_calibration(own, path, opened)
+    if own.sha256() != engine.manifest.calibration_sha256:
         raise CalibrationError(
             f"The calibration in {bundle} is not the one of its manifest.", fix="Build it again."
         )
@@ -76,11 +85,11 @@ def verify_bundle(
     """Compare a bundle's graph with the literal reference.
 
     Raises:
-        BundleError: it was changed.
+        BundleError: it was changed, or is not signed with the key.
         CalibrationError: the weights given are not those of the bundle.
     """
     reporter = reporter or Silent()
-    bundled = open_bundle(bundle, options.network)
+    bundled = open_bundle(bundle, options.network, options.verify_key)
     engine, opened, calibration = bundled.engine, bundled.opened, bundled.calibration
     manifest = engine.manifest
     path = options.patch or opened.shipped.patch

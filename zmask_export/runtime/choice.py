@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, get_args
 
-from zmask_export.artifacts.manifest import EngineInfo, Manifest
+from zmask_export.artifacts.manifest import CheckedBundle, EngineInfo, Manifest
 from zmask_export.backends.onnx_runtime import Device, OnnxRuntimeRunner
 from zmask_export.backends.runner import Runner
 from zmask_export.backends.tensorrt import Flavour
 from zmask_export.backends.tensorrt_runner import TensorRtRunner
-from zmask_export.errors import BackendError, BackendUnavailableError, BundleError, UsageError
+from zmask_export.errors import BackendError, BackendUnavailableError, UsageError
 from zmask_export.runtime.inputs import BatchLimit
 
 Backend = Literal[
@@ -40,12 +39,18 @@ class Choice:
     passed_over: tuple[str, ...] = ()
 
 
-def open_runner(folder: Path, manifest: Manifest, backend: Backend, *, threads: int) -> Choice:
-    """Open what runs a checked bundle.
+def runner_files(manifest: Manifest, backend: Backend) -> tuple[str, ...]:
+    """Files of a bundle that :func:`open_runner` may take."""
+    wanted = ENGINES if backend == "auto" else (backend,)
+    engines = tuple(info.file for info in manifest.engines if info.flavour in wanted)
+    return engines if backend in ENGINES else (*engines, ONNX_FILE)
+
+
+def open_runner(bundle: CheckedBundle, backend: Backend, *, threads: int) -> Choice:
+    """Open what runs a bundle.
 
     Args:
-        folder: the bundle.
-        manifest: of it.
+        bundle: with the bytes of :func:`runner_files`.
         backend: ``auto`` takes an engine that can run on this machine's GPU, else ONNX Runtime, which
             takes a GPU where it can.
         threads: CPU threads of ONNX Runtime; 0 lets it choose.
@@ -63,23 +68,20 @@ def open_runner(folder: Path, manifest: Manifest, backend: Backend, *, threads: 
     if threads < 0:
         raise UsageError(f"{threads} threads are not possible.", fix="Give 0 or more.")
     if backend == "tensorrt" or backend == "tensorrt-rtx":
-        return _engine(folder, manifest, backend)
-    passed_over = []
+        return _engine(bundle, backend)
+    manifest, passed_over = bundle.manifest, []
     if backend == "auto":
         built = {info.flavour for info in manifest.engines}
         for flavour in ENGINES:
             if flavour in built:
                 try:
-                    return _engine(folder, manifest, flavour)
+                    return _engine(bundle, flavour)
                 except BackendError as exc:
                     passed_over.append(exc.what)
-    if ONNX_FILE not in manifest.files:
-        raise BundleError(f"The bundle {folder} has no {ONNX_FILE}.", fix="Build it again.")
-    device = _DEVICES.get(backend, "auto")
     runner = OnnxRuntimeRunner(
-        (folder / ONNX_FILE).read_bytes(),
+        bundle.read(ONNX_FILE),
         threads=threads,
-        device=device,
+        device=_DEVICES.get(backend, "auto"),
         precision=manifest.precision,
     )
     return of_graph(manifest, runner, tuple(passed_over))
@@ -91,22 +93,21 @@ def of_graph(manifest: Manifest, runner: Runner, passed_over: tuple[str, ...] = 
     return Choice(runner, BatchLimit(fixed, exact=fixed is not None), passed_over)
 
 
-def _engine(folder: Path, manifest: Manifest, flavour: Flavour) -> Choice:
+def _engine(bundle: CheckedBundle, flavour: Flavour) -> Choice:
     """The bundle's engine of a flavour.
 
     Raises:
+        BundleError: its file is not in the bundle.
         BackendUnavailableError: the bundle has none, or it cannot run here.
         BackendError: its runtime refuses it.
     """
-    info = next((info for info in manifest.engines if info.flavour == flavour), None)
+    info = next((info for info in bundle.manifest.engines if info.flavour == flavour), None)
     if info is None:
         raise BackendUnavailableError(
-            f"The bundle {folder} has no {flavour} engine.",
+            f"The bundle {bundle.folder} has no {flavour} engine.",
             fix=f"Build it with --target {flavour}, or choose another backend.",
         )
-    if info.file not in manifest.files:
-        raise BundleError(f"The bundle {folder} has no {info.file}.", fix="Build it again.")
-    runner = TensorRtRunner((folder / info.file).read_bytes(), flavour, info.capabilities)
+    runner = TensorRtRunner(bundle.read(info.file), flavour, info.capabilities)
     return Choice(runner, batch_limit(info))
 
 

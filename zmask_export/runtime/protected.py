@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -11,10 +11,11 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from zmask_export.artifacts.manifest import Manifest, read_manifest
+from zmask_export.artifacts.manifest import CheckedBundle, Manifest, open_bundle
+from zmask_export.artifacts.signature import KeySource
 from zmask_export.backends.runner import Arrays, DeviceArray, closed
 from zmask_export.errors import ShapeError, UsageError
-from zmask_export.runtime.choice import Backend, Choice, open_runner
+from zmask_export.runtime.choice import Backend, Choice, open_runner, runner_files
 from zmask_export.runtime.detections import Detections
 from zmask_export.runtime.inputs import Prepared, prepare
 from zmask_export.spec import Size
@@ -174,8 +175,16 @@ def _prediction(logits: NDArray[np.float32], size: Size) -> NDArray[np.uint8]:
     return classes[rows[:, None], columns]
 
 
-def load(bundle: str | Path, *, backend: Backend = "auto", threads: int = 0) -> Protected:
+def load(
+    bundle: str | Path,
+    *,
+    backend: Backend = "auto",
+    threads: int = 0,
+    verify_key: KeySource | None = None,
+) -> Protected:
     """Open a bundle, after checking every file of it against its manifest.
+
+    The bytes that a runtime gets are the very ones that were checked.
 
     Args:
         bundle: the folder that ``zmask-export build`` wrote.
@@ -184,13 +193,38 @@ def load(bundle: str | Path, *, backend: Backend = "auto", threads: int = 0) -> 
             ``onnxruntime`` is that without the engines, ``onnxruntime-cpu`` and ``onnxruntime-cuda`` say
             where; ``tensorrt`` and ``tensorrt-rtx`` take that engine or nothing.
         threads: CPU threads of ONNX Runtime; 0 lets it choose.
+        verify_key: public key that the bundle must be signed with: the path of a PEM file, its bytes, or
+            the key's 32 bytes. The signature is checked before anything in the bundle is parsed. None
+            takes signed and unsigned bundles.
 
     Raises:
-        BundleError: no bundle, or one that was changed.
+        BundleError: no bundle, one that was changed, or not signed with the key.
+        InputError: ``verify_key`` is no such key.
         UsageError: an unknown backend or a number of threads below 0.
-        BackendUnavailableError: the backend that was asked for cannot run here.
+        BackendUnavailableError: the backend that was asked for, or what checks signatures, is not here.
         BackendError: the runner refuses the graph.
     """
-    folder = Path(bundle)
-    manifest = read_manifest(folder)
-    return Protected(manifest, open_runner(folder, manifest, backend, threads=threads))
+    return load_checked(bundle, backend=backend, threads=threads, verify_key=verify_key)[0]
+
+
+def load_checked(
+    bundle: str | Path,
+    *,
+    also: Iterable[str] = (),
+    backend: Backend = "auto",
+    threads: int = 0,
+    verify_key: KeySource | None = None,
+) -> tuple[Protected, CheckedBundle]:
+    """:func:`load`, and the files of the bundle that it was loaded from.
+
+    Args:
+        bundle, backend, threads, verify_key: as in :func:`load`.
+        also: files whose bytes are wanted beside those that run.
+    """
+    names = tuple(also)
+    checked = open_bundle(
+        Path(bundle),
+        lambda manifest: (*runner_files(manifest, backend), *names),
+        verify_key=verify_key,
+    )
+    return Protected(checked.manifest, open_runner(checked, backend, threads=threads)), checked

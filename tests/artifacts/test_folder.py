@@ -1,0 +1,136 @@
+"""Bundles that change while they are read, and files that are no files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.artifacts.test_manifest import _manifest
+from zmask_export.artifacts import folder as folders
+from zmask_export.artifacts.folder import Folder
+from zmask_export.artifacts.manifest import FILE_NAME, CheckedBundle, Manifest, open_bundle
+from zmask_export.errors import BundleError
+
+needs_descriptors = pytest.mark.skipif(
+    not folders.RELATIVE, reason="this system opens files by their path alone"
+)
+
+
+def _bundle(folder: Path, graph: bytes = b"graph" * 100) -> Path:
+    folder.mkdir()
+    (folder / "protected.onnx").write_bytes(graph)
+    (folder / "a.engine").write_bytes(b"engine")
+    (folder / FILE_NAME).write_text(_manifest(folder).model_dump_json())
+    return folder
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return _bundle(tmp_path / "bundle")
+
+
+def _opened(folder: Path, meanwhile: Callable[[], object] = lambda: None) -> CheckedBundle:
+    """Open a bundle; ``meanwhile`` comes after its manifest was read, and before its other files are."""
+
+    def keep(_: Manifest) -> tuple[str, ...]:
+        meanwhile()
+        return ("protected.onnx",)
+
+    return open_bundle(folder, keep)
+
+
+def test_what_is_handed_out_is_what_was_hashed(bundle: Path) -> None:
+    opened = _opened(bundle)
+    (bundle / "protected.onnx").write_bytes(b"wicked" * 100)
+    graph = opened.read("protected.onnx")
+    assert graph == b"graph" * 100
+    info = opened.manifest.files["protected.onnx"]
+    assert (hashlib.sha256(graph).hexdigest(), len(graph)) == (info.sha256, info.bytes)
+    assert opened.kept.keys() == {"protected.onnx"}
+    with pytest.raises(BundleError, match=r"has no a\.engine"):
+        opened.read("a.engine")
+
+
+@pytest.mark.parametrize("data", [b"wicked" * 100, b"GRAPH" * 100, b""])
+def test_a_file_that_changes_after_the_manifest_is_noticed(bundle: Path, data: bytes) -> None:
+    with pytest.raises(BundleError, match=r"changed file protected\.onnx"):
+        _opened(bundle, lambda: (bundle / "protected.onnx").write_bytes(data))
+
+
+@needs_descriptors
+def test_a_folder_that_takes_the_bundle_s_place_is_not_seen(bundle: Path, tmp_path: Path) -> None:
+    wicked = _bundle(tmp_path / "wicked", b"wicked" * 100)
+
+    def swap() -> None:
+        bundle.rename(tmp_path / "away")
+        wicked.rename(bundle)
+
+    assert _opened(bundle, swap).read("protected.onnx") == b"graph" * 100
+    assert _opened(bundle).read("protected.onnx") == b"wicked" * 100
+
+
+@needs_descriptors
+def test_a_file_that_becomes_a_link_is_refused(bundle: Path, tmp_path: Path) -> None:
+    def move() -> None:
+        (bundle / "protected.onnx").rename(tmp_path / "moved")
+        (bundle / "protected.onnx").symlink_to(tmp_path / "moved")
+
+    with pytest.raises(BundleError, match=r"something else than a file called protected\.onnx"):
+        _opened(bundle, move)
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_manifest_that_is_a_link_is_refused(
+    bundle: Path, tmp_path: Path, relative: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "RELATIVE", relative and folders.RELATIVE)
+    assert _opened(bundle).manifest == _manifest(bundle)
+    moved = (bundle / FILE_NAME).rename(tmp_path / FILE_NAME)
+    (bundle / FILE_NAME).symlink_to(moved)
+    with pytest.raises(BundleError, match="is no bundle: it has no readable"):
+        _opened(bundle)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+@pytest.mark.parametrize("name", ["protected.onnx", FILE_NAME])
+def test_a_pipe_is_refused_and_not_waited_for(bundle: Path, name: str) -> None:
+    (bundle / name).unlink()
+    os.mkfifo(bundle / name)
+    with pytest.raises(BundleError):
+        _opened(bundle)
+
+
+def test_no_more_is_read_than_was_allowed(tmp_path: Path) -> None:
+    (tmp_path / "long").write_bytes(b"0123456789")
+    with Folder(tmp_path) as folder:
+        assert folder.names() == {"long"}
+        assert folder.read("long", 10) == b"0123456789"
+        assert folder.read("long", 3) == b"0123"
+        with pytest.raises(OSError, match="missing"):
+            folder.read("missing", 3)
+
+
+def test_no_descriptor_stays_open(bundle: Path) -> None:
+    listing = Path("/proc/self/fd")
+    if not listing.is_dir():
+        pytest.skip("this system does not list descriptors")
+    before = len(list(listing.iterdir()))
+    _opened(bundle)
+    (bundle / "a.engine").unlink()
+    (bundle / "a.engine").mkdir()
+    with pytest.raises(BundleError):
+        _opened(bundle)
+    assert len(list(listing.iterdir())) == before
+
+
+@pytest.mark.parametrize("name", ["\x1b[2J", "a\nb", b"\xff".decode("utf-8", "surrogateescape")])
+def test_a_strange_name_does_no_harm_to_a_terminal(bundle: Path, name: str) -> None:
+    (bundle / name).touch()
+    with pytest.raises(BundleError) as caught:
+        _opened(bundle)
+    assert ascii(name) in caught.value.what
+    assert caught.value.what.isprintable()
