@@ -44,6 +44,17 @@ def test_a_signature_holds_for_its_bytes_alone(
     assert not holds(public, signature, data + b"\0")
 
 
+def test_the_standard_s_own_example_holds() -> None:
+    """RFC 8032, 7.1, test 2."""
+    public = bytes.fromhex("3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c")
+    signature = bytes.fromhex(
+        "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da"
+        "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"
+    )
+    assert holds(key_bytes(public), signature, b"\x72")
+    assert not holds(public, signature, b"\x73")
+
+
 def test_a_key_comes_as_path_file_or_raw_bytes(key: Path, public: bytes) -> None:
     signature = Signer(key).sign(b"x")
     path = key.with_name("release.pub")

@@ -21,7 +21,9 @@ from PIL import Image
 import zmask_export
 from tests.conftest import ONE_THREAD, Inputs, assert_refused, contents, link_tree, zmask
 from zmask_export.artifacts.manifest import read_manifest
+from zmask_export.artifacts.signature import Signer
 from zmask_export.data import images
+from zmask_export.errors import BundleError
 from zmask_export.runtime.protected import Protected
 
 SOURCE = Path(__file__).parents[2] / "engines" / "cpp"
@@ -96,7 +98,7 @@ def test_the_configuration_says_what_it_left_out(cpp: Build) -> None:
 def test_unit_tests(cpp: Build) -> None:
     ran = done("ctest", "--test-dir", cpp.folder, "--output-on-failure")
     assert ran.returncode == 0, ran.stdout
-    assert "100% tests passed, 0 tests failed out of 4" in ran.stdout
+    assert "100% tests passed, 0 tests failed out of 5" in ran.stdout
 
 
 def test_no_build_replaces_the_source(inputs: Inputs, tmp_path: Path) -> None:
@@ -146,6 +148,62 @@ def test_a_changed_byte_in_any_file_is_refused(
             assert "has a changed file" in refused.stderr
             assert refused.stdout == ""
     assert not (tmp_path / "mask.pgm").exists()
+
+
+def test_signed_bundles_open_with_their_key_alone(
+    cpp: Build, detect_bundle: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("cryptography", reason="the extra sign is not installed")
+    keys = [tmp_path / name for name in ("mine", "other")]
+    for key in keys:
+        assert zmask("keygen", key).code == 0
+    mine, other = (Path(f"{key}.pub") for key in keys)
+    signed = link_tree(detect_bundle, tmp_path / "signed")
+    assert zmask("sign", signed, "--key", keys[0]).code == 0
+    assert cpp.mask(signed).returncode == 0
+    if "OPENSSL: left out" in cpp.said:
+        refused = cpp.mask("--verify-key", mine, signed)
+        assert refused.returncode == 6
+        assert "has no OpenSSL" in refused.stderr
+        return
+    raw = tmp_path / "raw.pub"
+    raw.write_bytes(Signer(keys[0]).public())
+    for key in (mine, raw):
+        opened = cpp.mask("--verify-key", key, signed)
+        assert opened.returncode == 0, opened.stderr
+        assert opened.stdout == cpp.mask(signed).stdout
+
+    def refuses(folder: Path, key: object, word: str) -> None:
+        for arguments in ((), (tmp_path / "0.ppm", tmp_path / "mask.pgm")):
+            refused = cpp.mask("--verify-key", key, folder, *arguments)
+            assert refused.returncode == 4
+            assert word in refused.stderr, refused.stderr
+
+    refuses(signed, other, "not signed with this key, or was changed since")
+    refuses(detect_bundle, mine, "is not signed")
+    refuses(signed, keys[0], "no Ed25519 public key")
+    refuses(signed, tmp_path, "cannot be read")
+    refuses(signed, "", "cannot be read")
+    # No JSON, and not said: the signature comes first.
+    (signed / "manifest.json").unlink()
+    (signed / "manifest.json").write_text("[" * 1000)
+    refuses(signed, mine, "not signed with this key")
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 63, b"\0" * 65, None])
+def test_what_is_no_signature_is_refused(
+    cpp: Build, detect_bundle: Path, tmp_path: Path, data: bytes | None
+) -> None:
+    copy = link_tree(detect_bundle, tmp_path / "copy")
+    if data is None:
+        (copy / "manifest.sig").symlink_to(copy / "manifest.json")
+    else:
+        (copy / "manifest.sig").write_bytes(data)
+    refused = cpp.mask(copy)
+    with pytest.raises(BundleError) as caught:
+        read_manifest(copy)
+    assert refused.returncode == 4
+    assert caught.value.what in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -123,5 +123,5 @@ def _take(source: Path, target: Path) -> None:
     """A second name for the same bytes, or a copy where the disk has no such names."""
     try:
         os.link(source, target, follow_symlinks=False)
-    except (OSError, NotImplementedError):
+    except (OSError, RuntimeError):  # the second where a system cannot link links
         shutil.copyfile(source, target, follow_symlinks=False)

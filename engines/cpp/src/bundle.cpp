@@ -14,6 +14,7 @@
 
 #include "json.hpp"
 #include "sha256.hpp"
+#include "signature.hpp"
 #include "utf8.hpp"
 
 namespace zmask {
@@ -56,6 +57,20 @@ class File {
     }
   }
 
+  // All bytes, or one more than `most` of a file that has more; none where reading fails.
+  std::optional<std::string> read_all(std::size_t most) const {
+    std::string text(most + 1, '\0');
+    std::size_t held = 0;
+    while (held < text.size()) {
+      const auto count = read(text.data() + held, text.size() - held);
+      if (!count) return std::nullopt;
+      if (*count == 0) break;
+      held += *count;
+    }
+    text.resize(held);
+    return text;
+  }
+
  private:
   Descriptor descriptor_;
   bool regular_ = false;
@@ -70,17 +85,34 @@ std::string read_text(const Descriptor& folder, const std::filesystem::path& sho
                       "Give the folder that zmask-export build wrote.");
   }
   if (file.size() > json::max_bytes) throw bad_bundle(shown, "has a manifest of enormous size");
-  // One more byte than the largest, so that a file that grows meanwhile is seen.
-  std::string text(json::max_bytes + 1, '\0');
-  std::size_t held = 0;
-  while (held < text.size()) {
-    const auto count = file.read(text.data() + held, text.size() - held);
-    if (!count) throw bad_bundle(shown, "has a manifest that cannot be read");
-    if (*count == 0) break;
-    held += *count;
+  const std::optional<std::string> text = file.read_all(json::max_bytes);
+  if (!text) throw bad_bundle(shown, "has a manifest that cannot be read");
+  return *text;
+}
+
+std::string read_signature(const Descriptor& folder, const std::filesystem::path& shown) {
+  const std::string name(signature_name);
+  const File file(folder, name);
+  if (!file.regular()) throw bad_bundle(shown, "has something else than a file called " + name);
+  const std::optional<std::string> text = file.read_all(signature_bytes);
+  if (!text || text->size() != signature_bytes) {
+    throw bad_bundle(shown, "has a damaged signature: " + name + " is not " +
+                                std::to_string(signature_bytes) + " bytes long");
   }
-  text.resize(held);
-  return text;
+  return *text;
+}
+
+void require_signature(const PublicKey& key, const std::optional<std::string>& signature,
+                       const std::string& text, const std::filesystem::path& shown) {
+  if (!signature) {
+    throw BundleError("The bundle " + shown.string() + " is not signed.",
+                      "Get it from who signs it, or sign it yourself with zmask-export sign.");
+  }
+  if (!key.holds(*signature, text)) {
+    throw BundleError(
+        "The bundle " + shown.string() + " is not signed with this key, or was changed since.",
+        "Do not use it: get the bundle and the public key again from who signed it.");
+  }
 }
 
 std::set<std::string> list(const Descriptor& folder, const std::filesystem::path& shown) {
@@ -133,20 +165,27 @@ BundleError bad_bundle(const std::filesystem::path& folder, const std::string& w
 }
 
 Bundle open_bundle(const std::filesystem::path& folder,
-                   const std::function<std::string(const Manifest&)>& choose) {
+                   const std::function<std::string(const Manifest&)>& choose,
+                   const std::optional<std::filesystem::path>& verify_key) {
+  std::optional<PublicKey> key;
+  if (verify_key) key.emplace(*verify_key);
   const Descriptor opened(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!opened) {
     throw BundleError(folder.string() + " is no bundle: it is no folder that can be opened.",
                       "Give the folder that zmask-export build wrote.");
   }
+  const std::string text = read_text(opened, folder);
+  std::set<std::string> present = list(opened, folder);
+  std::optional<std::string> signature;
+  if (present.erase(std::string(signature_name)) != 0) signature = read_signature(opened, folder);
+  if (key) require_signature(*key, signature, text, folder);
   Bundle bundle;
   try {
-    bundle.manifest = parse_manifest(read_text(opened, folder));
+    bundle.manifest = parse_manifest(text);
   } catch (const ManifestError& error) {
     throw bad_bundle(folder, std::string("has a damaged manifest (") + error.what() + ")");
   }
   const std::map<std::string, FileInfo>& files = bundle.manifest.files;
-  const std::set<std::string> present = list(opened, folder);
   for (const auto& [name, info] : files) {
     if (present.count(name) == 0) throw bad_bundle(folder, "lacks the file " + name);
   }

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,9 +22,13 @@ struct Bundle {
 // afterwards, or while this runs, can reach a runtime.
 //
 // choose: from the manifest to the name of one of its files; "" keeps none.
-// Throws BundleError: no bundle, a damaged manifest, or a file that is missing, changed or extra.
+// verify_key: public key that the manifest must be signed with, which is checked before it is parsed;
+// none takes signed and unsigned bundles.
+// Throws BundleError: no bundle, not signed with the key, a damaged manifest, or a file that is missing,
+// changed or extra; InputError, BackendUnavailableError: see PublicKey.
 Bundle open_bundle(const std::filesystem::path& folder,
-                   const std::function<std::string(const Manifest&)>& choose);
+                   const std::function<std::string(const Manifest&)>& choose,
+                   const std::optional<std::filesystem::path>& verify_key = {});
 
 // The error of a bundle: "The bundle <folder> <what>."
 BundleError bad_bundle(const std::filesystem::path& folder, const std::string& what);

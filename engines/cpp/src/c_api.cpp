@@ -64,6 +64,7 @@ zmask::Options options_of(const zmask_options* given) {
   options.backend = static_cast<zmask::Backend>(given->backend);
   options.device = static_cast<zmask::Device>(given->device);
   options.threads = given->threads;
+  if (given->verify_key != nullptr) options.verify_key = given->verify_key;
   return options;
 }
 
@@ -98,6 +99,14 @@ std::int32_t zmask_check(const char* bundle) {
   return guarded([&] {
     require(bundle != nullptr, "The bundle is NULL.");
     zmask::check(bundle);
+  });
+}
+
+std::int32_t zmask_check_signed(const char* bundle, const char* verify_key) {
+  return guarded([&] {
+    require(bundle != nullptr, "The bundle is NULL.");
+    require(verify_key != nullptr, "The key is NULL.");
+    zmask::check(bundle, verify_key);
   });
 }
 

@@ -199,7 +199,7 @@ Engine::Engine(const std::filesystem::path& bundle, const Options& options) {
       nothing_to_run = std::current_exception();
     }
     return file;
-  });
+  }, options.verify_key);
   if (nothing_to_run) std::rethrow_exception(nothing_to_run);
   if (opened.manifest.files.count(file) == 0) throw bad_bundle(bundle, "has no " + file);
   auto impl = std::make_unique<Impl>();
@@ -249,8 +249,10 @@ Result Engine::run(Span<const float> images, std::size_t batch,
   return impl_->run(images.data(), batch, threshold);
 }
 
-BundleInfo check(const std::filesystem::path& bundle) {
-  return open_bundle(bundle, [](const Manifest&) { return std::string(); }).manifest.info;
+BundleInfo check(const std::filesystem::path& bundle,
+                 const std::optional<std::filesystem::path>& verify_key) {
+  const auto nothing = [](const Manifest&) { return std::string(); };
+  return open_bundle(bundle, nothing, verify_key).manifest.info;
 }
 
 std::vector<std::string_view> backends() {

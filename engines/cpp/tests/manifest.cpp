@@ -257,12 +257,17 @@ void the_c_interface_gives_codes() {
   CHECK(std::string(zmask_last_error()).find("changed file empty") != std::string::npos);
   CHECK(std::string(zmask_last_fix()) == "Build it again, or copy it again.");
   CHECK(zmask_check(nullptr) == ZMASK_ERROR_USAGE);
+  CHECK(zmask_check_signed(folder.path.c_str(), nullptr) == ZMASK_ERROR_USAGE);
+  // An empty path is a key that is not there, and not "no key".
+  const int no_key = zmask_check_signed(folder.path.c_str(), "");
+  CHECK(no_key == ZMASK_ERROR_INPUT || no_key == ZMASK_ERROR_BACKEND);
+  CHECK(std::string(zmask_last_error()).find("bundle") == std::string::npos);
   zmask_engine* engine = nullptr;
   CHECK(zmask_engine_load(folder.path.c_str(), nullptr, nullptr) == ZMASK_ERROR_USAGE);
   CHECK(zmask_engine_load(nullptr, nullptr, &engine) == ZMASK_ERROR_USAGE && engine == nullptr);
-  zmask_options options{9, 0, 0};
+  zmask_options options{9, 0, 0, nullptr};
   CHECK(zmask_engine_load(folder.path.c_str(), &options, &engine) == ZMASK_ERROR_USAGE);
-  options = {0, 0, -1};
+  options = {0, 0, -1, nullptr};
   CHECK(zmask_engine_load(folder.path.c_str(), &options, &engine) == ZMASK_ERROR_USAGE);
   write(folder.path / "empty", "");
   // The graph is none: refused by the runtime where there is one, for want of one elsewhere.

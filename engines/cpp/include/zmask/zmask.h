@@ -40,6 +40,8 @@ typedef struct zmask_options {
   int32_t backend;
   int32_t device;
   int32_t threads; /* CPU threads of ONNX Runtime; 0 lets it choose */
+  /* Public key that the bundle must be signed with, the .pub file of keygen; NULL: signed or not */
+  const char* verify_key;
 } zmask_options;
 
 /* One output of the whole batch, row-major. ZMASK_BOOL is one byte, 0 or 1. */
@@ -58,6 +60,8 @@ ZMASK_API const char* zmask_last_fix(void);
 
 /* Check every file of a bundle without loading it. Needs no runtime. */
 ZMASK_API int32_t zmask_check(const char* bundle);
+/* The same, of a bundle that must be signed with verify_key: see zmask_options. */
+ZMASK_API int32_t zmask_check_signed(const char* bundle, const char* verify_key);
 
 /* Check and load a bundle. options may be NULL. *engine is NULL after a failure. */
 ZMASK_API int32_t zmask_engine_load(const char* bundle, const zmask_options* options,

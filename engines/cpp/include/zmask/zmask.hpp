@@ -116,8 +116,11 @@ struct BundleInfo {
 
 // Check a bundle as loading does, every file of it, and say what it is. Needs no runtime.
 //
-// Throws BundleError: no bundle, a damaged manifest, or a file that is missing, changed or extra.
-ZMASK_API BundleInfo check(const std::filesystem::path& bundle);
+// verify_key: see Options.
+// Throws BundleError: no bundle, not signed with the key, a damaged manifest, or a file that is missing,
+// changed or extra; InputError: no such key; BackendUnavailableError: a key, and no OpenSSL in this build.
+ZMASK_API BundleInfo check(const std::filesystem::path& bundle,
+                           const std::optional<std::filesystem::path>& verify_key = {});
 
 // One 8-bit RGB image: rows of `stride` bytes (0: 3 * width), pixels R G B.
 struct ImageView {
@@ -200,6 +203,9 @@ struct Options {
   Device device = Device::automatic;
   // CPU threads of ONNX Runtime; 0 lets it choose.
   int threads = 0;
+  // Public key that the bundle must be signed with, checked before anything in it is parsed: the .pub
+  // file of `zmask-export keygen` (PEM). None takes signed and unsigned bundles.
+  std::optional<std::filesystem::path> verify_key;
 };
 
 // Runtimes of this build: "onnxruntime", "tensorrt" or "tensorrt-rtx".
@@ -211,7 +217,7 @@ class ZMASK_API Engine {
   // Check every file of the bundle, then load the graph or engine from the very bytes that were
   // hashed.
   //
-  // Throws BundleError: see check(); UsageError: options that cannot be; BackendUnavailableError:
+  // Throws BundleError, InputError: see check(); UsageError: options that cannot be; BackendUnavailableError:
   // the runtime is not here; BackendError: it refuses the graph.
   explicit Engine(const std::filesystem::path& bundle, const Options& options = {});
   ~Engine();
