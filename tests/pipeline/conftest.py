@@ -21,8 +21,7 @@ from zmask_export.defense.baselines.masknet import MaskNet, save_masknet
 from zmask_export.export.bare import export_bare
 from zmask_export.fuse.emit import FuseOptions, fuse
 from zmask_export.models.detection.network import DetectorNetwork, PlainDetector
-from zmask_export.pipeline.build import signature_of
-from zmask_export.pipeline.bundle import write_bundle
+from zmask_export.pipeline.bundle import signature_of, write_bundle
 from zmask_export.pipeline.progress import Advance, Silent
 from zmask_export.presets import find
 from zmask_export.spec import DetectorLimits, Policy

@@ -16,7 +16,9 @@ from zmask_export.data.images import to_float
 from zmask_export.data.scene import draw_scene
 from zmask_export.runtime.protected import load
 
-ONNX_ONLY = ["calibration.safetensors", "manifest.json", "parity.json", "protected.onnx"]
+ONNX_ONLY = [
+    "calibration.safetensors", "manifest.json", "parity.json", "protected.onnx", "sbom.cdx.json"
+]  # fmt: skip
 HEATMAPS = {"score", "flag", "mask", "soft_mask", "heatmap_shallow", "heatmap_deep", "logits"}
 
 

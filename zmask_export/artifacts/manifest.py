@@ -31,11 +31,12 @@ from zmask_export.spec import (
 
 SCHEMA_VERSION = 1
 FILE_NAME = "manifest.json"
-UNLISTED = frozenset({FILE_NAME, SIGNATURE_FILE})  # what a manifest does not list
+UNLISTED = frozenset({FILE_NAME, SIGNATURE_FILE})
 CALIBRATION_FILE = "calibration.safetensors"
 PARITY_FILE = "parity.json"
 LATENCY_FILE = "latency.json"
 REPORT_FILE = "report.html"
+SBOM_FILE = "sbom.cdx.json"
 _MAX_BYTES = 4 << 20
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -234,8 +235,7 @@ def open_bundle(
         verify_key: public key that it must be signed with; None takes signed and unsigned ones.
 
     Raises:
-        BundleError: no bundle, not signed with that key, a damaged manifest, or a file that is missing,
-            changed or extra.
+        BundleError: no bundle, not signed with the key, or a damaged, missing, changed or extra file.
         InputError: ``verify_key`` is no such key.
         BackendUnavailableError: there is a key, but the package cryptography is not here.
     """

@@ -64,6 +64,12 @@ from zmask_export.cli.options import (
     "factors to 10 bits. int8: ranges are taken from --images, which may stand beside --calibration.",
 )
 @sign_key
+@click.option(
+    "--reproducible",
+    is_flag=True,
+    help="The same inputs give the same bytes: computes on one thread, and refuses engines of which two "
+    "builds differ.",
+)
 @on_bad_image
 @as_json
 def command(
@@ -80,6 +86,7 @@ def command(
     raw_taps: bool,
     precision: Any,
     sign_key: Path | None,
+    reproducible: bool,
     on_bad_image: Any,
     as_json: bool,
     **network: Any,
@@ -92,7 +99,7 @@ def command(
       zmask-export build --model icnet --policy detect --compute-capability 8.9
       zmask-export build --model icnet --weights mine.pth --images clean/ --patch patch.png
       zmask-export build --model icnet --precision fp16 --out engines/icnet-fp16
-      zmask-export build --model icnet --sign-key release
+      zmask-export build --model icnet --reproducible --sign-key release
       zmask-export build --model icnet --preset paper --random-weights
       zmask-export build --module nets.mine:make --input-size 360x480 --shallow layer1 --deep layer4 \\
         --images clean/ --patch patch.png
@@ -120,6 +127,7 @@ def command(
         precision=precision,
         on_bad=on_bad_image,
         sign_key=sign_key,
+        reproducible=reproducible,
     )
     built = build(options, reporter=ConsoleReporter())
     comparisons = built.parity.comparisons

@@ -6,12 +6,14 @@ from zmask_export.errors import BackendUnavailableError
 
 BUILD_MODULES = frozenset(
     {
+        "cyclonedx",
         "faster_coco_eval",
         "jinja2",
         "matplotlib",
         "onnx",
         "onnx_ir",
         "onnxscript",
+        "packageurl",
         "safetensors",
         "scipy",
         "torch",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from zmask_export.data.images import OnBad
 from zmask_export.defense.zmask import ZMask
 from zmask_export.errors import CalibrationError, OutputError, UsageError
 from zmask_export.export.bare import MAX_BATCH, export_bare
-from zmask_export.fuse.emit import Fused, FuseOptions, fuse
-from zmask_export.pipeline.bundle import write_bundle
+from zmask_export.fuse.emit import FuseOptions, fuse
+from zmask_export.pipeline.bundle import signature_of, write_bundle
 from zmask_export.pipeline.calibrate import calibrate
 from zmask_export.pipeline.engines import compile_smallest, engine_graphs
 from zmask_export.pipeline.fit import FitOptions, fit
@@ -34,6 +34,7 @@ from zmask_export.pipeline.network import (
 from zmask_export.pipeline.precision import range_images, range_patch, require_possible
 from zmask_export.pipeline.probe import noise_patch, probe_images, source_of
 from zmask_export.pipeline.progress import Reporter, Silent
+from zmask_export.pipeline.reproducible import measured_on, one_thread, require_reproducible
 from zmask_export.pipeline.targets import Target, flavours
 from zmask_export.precision.lower import lower
 from zmask_export.spec import Policy, Precision
@@ -71,6 +72,7 @@ class BuildOptions:
         on_bad: what to do with images that are no 8-bit RGB.
         fit: how to fit.
         sign_key: private key to sign the bundle with.
+        reproducible: refuse what two builds do not make equal, and compute on one thread.
     """
 
     network: NetworkOptions
@@ -89,6 +91,7 @@ class BuildOptions:
     on_bad: OnBad = "error"
     fit: FitOptions = field(default_factory=FitOptions)
     sign_key: Path | None = None
+    reproducible: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,11 @@ def build(options: BuildOptions, *, reporter: Reporter | None = None) -> Built:
     Raises:
         ZMaskError: of the step that failed; nothing is left at ``options.out``.
     """
-    reporter = reporter or Silent()
+    with one_thread() if options.reproducible else contextlib.nullcontext():
+        return _build(options, reporter or Silent())
+
+
+def _build(options: BuildOptions, reporter: Reporter) -> Built:
     require_place(options.out, force=options.force)
     signer = None if options.sign_key is None else Signer(options.sign_key)
     ranges_alone = options.calibration is not None and options.precision == "int8"
@@ -125,6 +132,8 @@ def build(options: BuildOptions, *, reporter: Reporter | None = None) -> Built:
             fix=f"Choose --max-batch between 1 and {MAX_BATCH}.",
         )
     chosen, notes = flavours(options.target, options.capabilities)
+    if options.reproducible:
+        require_reproducible(chosen, options.max_batch)
     for note in notes:
         reporter.note(note)
     with reporter.bar("opening", 1) as advance:
@@ -267,33 +276,13 @@ def check(
     """Compare the fused graph with the literal reference on clean and patched scenes."""
     reference = ZMask(opened.bare(calibration.header.defense), calibration, options.policy)
     probes = probe_images(source_of(None, opened.input_size, count=PROBES), patch)
+    device, threads = measured_on(options.reproducible)
     with reporter.bar("verifying", len(probes)) as advance:
         return verify(
             reference,
-            OnnxRuntimeRunner(model, precision=options.precision),
+            OnnxRuntimeRunner(model, threads=threads, device=device, precision=options.precision),
             probes,
             opened.preset.contract(options.precision),
             batches=(options.batch,) if options.batch else (1, 4),
             on_image=advance,
         )
-
-
-Signature = list[tuple[str, list[int | str], str]]
-"""Names, shapes and dtypes of tensors."""
-
-
-def signature_of(fused: Fused) -> tuple[Signature, Signature]:
-    """Inputs and outputs of a fused graph; the batch is "N" where it is dynamic."""
-    graph = fused.model.graph
-
-    def described(values: Iterable[ir.Value]) -> Signature:
-        return [
-            (
-                v.name or "",
-                [d if isinstance(d, int) else "N" for d in v.shape or ()],
-                (v.dtype or ir.DataType.FLOAT).numpy().name,
-            )
-            for v in values
-        ]
-
-    return described(graph.inputs), described(graph.outputs)

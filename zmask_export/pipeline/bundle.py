@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import onnx_ir as ir
 
 from zmask_export import __version__
 from zmask_export.artifacts.calibration import Calibration
@@ -15,6 +17,7 @@ from zmask_export.artifacts.manifest import (
     CALIBRATION_FILE,
     FILE_NAME,
     PARITY_FILE,
+    SBOM_FILE,
     SCHEMA_VERSION,
     EngineInfo,
     Manifest,
@@ -24,6 +27,8 @@ from zmask_export.artifacts.manifest import (
 from zmask_export.artifacts.signature import SIGNATURE_FILE, Signer
 from zmask_export.backends.tensorrt import BatchRange, CompiledEngine
 from zmask_export.export.bare import OPSET
+from zmask_export.fuse.emit import Fused
+from zmask_export.pipeline.sbom import bill_of_materials
 from zmask_export.runtime.choice import ONNX_FILE
 from zmask_export.spec import DetectorLimits, Policy, Precision, Tolerances
 from zmask_export.verify.report import ParityReport
@@ -41,6 +46,8 @@ _MEANINGS = {
     "heatmap_shallow": ("[0, inf)", "largest over-activation of the shallow layers"),
     "heatmap_deep": ("[0, inf)", "largest over-activation of the deep layers"),
 }
+Signature = list[tuple[str, list[int | str], str]]
+"""Names, shapes and dtypes of tensors."""
 _PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime-gpu", "onnxruntime", "torch")
 
 
@@ -55,7 +62,7 @@ def write_bundle(
     tolerances: Tolerances,
     batch: int | None,
     onnx_model: bytes,
-    signature: tuple[Sequence[tuple[str, Any, str]], Sequence[tuple[str, Any, str]]],
+    signature: tuple[Signature, Signature],
     engines: Sequence[CompiledEngine],
     engine_batch: BatchRange | None,
     parity: ParityReport,
@@ -87,6 +94,8 @@ def write_bundle(
         (folder / PARITY_FILE).write_text(parity.model_dump_json(indent=2) + "\n", "utf-8")
         for engine in engines:
             (folder / engine_file(engine)).write_bytes(engine.data)
+        bill = bill_of_materials(out.name, header, [engine.flavour for engine in engines])
+        (folder / SBOM_FILE).write_text(bill, "utf-8")
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
             tool_version=__version__,
@@ -116,6 +125,23 @@ def write_bundle(
         if signer is not None:
             (folder / SIGNATURE_FILE).write_bytes(signer.sign(data))
     return manifest
+
+
+def signature_of(fused: Fused) -> tuple[Signature, Signature]:
+    """Inputs and outputs of a fused graph; the batch is "N" where it is dynamic."""
+    graph = fused.model.graph
+
+    def described(values: Iterable[ir.Value]) -> Signature:
+        return [
+            (
+                v.name or "",
+                [d if isinstance(d, int) else "N" for d in v.shape or ()],
+                (v.dtype or ir.DataType.FLOAT).numpy().name,
+            )
+            for v in values
+        ]
+
+    return described(graph.inputs), described(graph.outputs)
 
 
 def engine_file(engine: CompiledEngine) -> str:
