@@ -5,6 +5,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,16 @@ def test_two_builds_of_a_fixed_batch_are_the_same_bytes(policy: Policy) -> None:
 def test_a_dynamic_graph_with_its_batch_fixed_builds_the_same_bytes(policy: Policy) -> None:
     model = fix_batch(fused(policy, None), 1)
     assert compiled(model).data == compiled(model).data
+
+
+def test_the_caller_s_paths_leave_no_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A longer search path of programs, modules or temporary files once moved the compiler's memory."""
+    model = fused(Policy.GATED, 1)
+    before = compiled(model).data
+    monkeypatch.setenv("PATH", os.environ["PATH"] + ":/some/long/folder" * 20)
+    monkeypatch.setattr(sys, "path", [*sys.path, *(str(tmp_path / str(i)) for i in range(30))])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert compiled(model).data == before
 
 
 def test_another_process_builds_the_same_bytes(tmp_path: Path) -> None:

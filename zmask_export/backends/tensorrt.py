@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -234,11 +235,25 @@ def require_precision(
         )
 
 
-_KEPT = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+_KEPT = ("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", *(["PATH"] if sys.platform == "win32" else []))
+_IMPORTED = ("zmask_export", "pydantic", "pydantic_core", "typing_extensions")
+_PATHS = "paths.json"
 _START = (
-    "import json, sys; folder = sys.argv[1]; sys.path[:] = json.loads(sys.argv[2]); "
-    "from zmask_export.backends import compiler; compiler.main(folder)"
+    f"import json, sys; sys.path.remove(''); added = json.load(open({_PATHS!r})); "
+    "sys.path += [path for path in added if path not in sys.path]; "
+    "from zmask_export.backends import compiler; compiler.main('.')"
 )
+
+
+def _roots(module: str) -> list[str]:
+    """Folders that the compiler's process imports from; those of this process may be others at every start,
+    and every one would shift the compiler's memory."""
+    roots = []
+    for spec in map(importlib.util.find_spec, (*_IMPORTED, module)):
+        if spec is not None and spec.origin is not None:
+            place = Path(spec.origin).absolute().parent
+            roots.append(str(place.parent if spec.submodule_search_locations else place))
+    return list(dict.fromkeys(roots))
 
 
 _NO_RANDOM_ADDRESSES = 0x0040000
@@ -255,8 +270,9 @@ def _in_own_process(onnx_model: bytes, request: compiler.Record) -> tuple[bytes,
         folder = Path(name)
         (folder / compiler.MODEL).write_bytes(onnx_model)
         (folder / compiler.REQUEST).write_text(json.dumps(request), "utf-8")
+        (folder / _PATHS).write_text(json.dumps(_roots(request["module"])), "utf-8")
         done = subprocess.run(  # noqa: S603
-            [sys.executable, "-c", _START, ".", json.dumps([os.path.abspath(p) for p in sys.path])],
+            [sys.executable, "-c", _START],
             cwd=folder,
             preexec_fn=_steady_memory if sys.platform == "linux" else None,
             # Names of folders and variables would shift the compiler's memory, and so its bytes.
