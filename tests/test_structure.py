@@ -34,6 +34,7 @@ ROOMS = (
     "fuse",
     "precision",
     "runtime",
+    "drift",
     "evaluate",
     "verify",
     "profiling",

@@ -13,9 +13,11 @@
     │   ├── BundleError                        a bundle
     │   └── ShapeError                         a tensor's shape or dtype
     ├── OutputError                        5   the result cannot be written
-    └── BackendError                       6   a compiler or runner
-        ├── BackendUnavailableError            it is not on this machine
-        └── CompileError                       it refuses the graph
+    ├── BackendError                       6   a compiler or runner
+    │   ├── BackendUnavailableError            it is not on this machine
+    │   └── CompileError                       it refuses the graph
+    ├── DriftError                         7   clean frames are no longer those of the calibration
+    └── FlagRateError                      8   more frames are flagged than the calibration explains
 
 Each error is two sentences: ``what`` happened and how to ``fix`` it.
 """
@@ -120,3 +122,15 @@ class BackendUnavailableError(BackendError):
 
 class CompileError(BackendError):
     """A compiler refuses the graph."""
+
+
+class DriftError(ZMaskError):
+    """The scores of clean frames have left the calibrated distribution."""
+
+    exit_code = 7
+
+
+class FlagRateError(ZMaskError):
+    """More frames are flagged than the calibration explains: attacks, or a drift beyond the threshold."""
+
+    exit_code = 8

@@ -9,8 +9,8 @@ from tests.conftest import zmask, zmask_process
 from zmask_export import __version__
 
 VERBS = (
-    "build", "calibrate", "craft", "doctor", "evaluate", "fit", "inspect", "plan", "profile", "run",
-    "triton", "verify",
+    "build", "calibrate", "craft", "doctor", "evaluate", "fit", "inspect", "monitor", "plan", "profile",
+    "run", "triton", "verify",
 )  # fmt: skip
 HEAVY = ("torch", "tensorrt", "tensorrt_rtx", "onnxruntime", "numpy")
 

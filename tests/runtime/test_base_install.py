@@ -107,6 +107,7 @@ def test_a_verb_that_needs_more_says_what_to_install(
         ["evaluate", bundle, "--data", inputs.camvid, "--patch", inputs.patch],
         ["craft", *inputs.random, "--data", inputs.camvid, "--out", "x.png"],
         ["calibrate", *inputs.random, "--images", inputs.images, "--out", "x.safetensors"],
+        ["monitor", bundle, "x.jsonl"],
         ["fit", *inputs.random, "--images", inputs.images, "--calibration", "x", "--patch", "p"],
     ]
     given = [[str(word) for word in verb] for verb in verbs]

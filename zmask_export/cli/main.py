@@ -27,6 +27,7 @@ _VERBS = {
     "inspect": "Show what a bundle is: inputs, outputs, settings, files, layers.",
     "doctor": "Say what this machine can build and run, and how to get the rest.",
     "keygen": "Make a pair of keys that sign bundles and check them.",
+    "monitor": "Say when the scores of clean frames leave the calibrated distribution.",
     "plan": "Show how each tap's cascade is lowered, and what it costs.",
     "run": "Run images through a bundle: predictions, masks, JSON lines.",
     "sign": "Sign a built bundle, or sign it with another key.",

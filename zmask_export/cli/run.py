@@ -22,6 +22,12 @@ from zmask_export.cli.options import BACKENDS, PATH, on_bad_image, verify_key
     show_default=True,
     help="What runs the bundle; auto takes an engine that can run here, else ONNX Runtime.",
 )
+@click.option(
+    "--max-covered",
+    type=float,
+    metavar="SHARE",
+    help="Mark results whose mask covers more of the image than this: trusted is then false in the line.",
+)
 @on_bad_image
 @verify_key
 def command(
@@ -30,6 +36,7 @@ def command(
     out: Path | None,
     threshold: float | None,
     backend: Any,
+    max_covered: float | None,
     on_bad_image: Any,
     verify_key: Path | None,
 ) -> None:
@@ -43,12 +50,15 @@ def command(
       zmask-export run engines/icnet street.png --out results
       zmask-export run engines/icnet frames/ --out results > results.jsonl
       zmask-export run engines/icnet frames/ --verify-key release.pub
+      zmask-export run engines/icnet frames/ --max-covered 0.5
     """
     from zmask_export.cli.console import ConsoleReporter
     from zmask_export.pipeline.run import RunOptions, run
     from zmask_export.runtime.protected import load
 
     options = RunOptions(out, threshold, on_bad_image)
-    with load(bundle, backend=backend, verify_key=verify_key) as engine:
+    with load(
+        bundle, backend=backend, verify_key=verify_key, max_covered=max_covered
+    ) as engine:
         for record in run(engine, paths, options, reporter=ConsoleReporter()):
             click.echo(record.line())

@@ -17,6 +17,7 @@ from zmask_export.calibrate.fit import FitSet, FitSettings, collect, fit_fusion
 from zmask_export.data.images import ImageSource
 from zmask_export.defense import fusion
 from zmask_export.defense.zmask import Heatmaps
+from zmask_export.drift.martingale import rounded
 from zmask_export.evaluate.metrics import mask_iou
 from zmask_export.pipeline.network import OpenNetwork
 from zmask_export.pipeline.progress import Reporter, Silent
@@ -160,4 +161,4 @@ def summarise(
 
 
 def _rounded(scores: roc.Scores) -> tuple[float, ...]:
-    return tuple(float(f"{value:.5g}") for value in np.sort(scores))
+    return tuple(rounded(value) for value in np.sort(scores))

@@ -46,6 +46,7 @@ class ImageRecord(Spec):
         score: over-activation d.
         threshold: the threshold that it was compared with.
         covered: share of pixels covered.
+        trusted: False where that is more than ``--max-covered``; absent without that option.
         classes: share of pixels per predicted class, classes that occur only; None of a detector.
         objects: what a detector found; None of other networks.
         files: pictures written, by kind.
@@ -56,6 +57,7 @@ class ImageRecord(Spec):
     score: float
     threshold: float
     covered: float
+    trusted: bool | None = None
     classes: dict[str, float] | None = None
     objects: tuple[Object, ...] | None = None
     files: dict[str, str]
@@ -121,7 +123,7 @@ def run(
             if options.out is not None:
                 stem = path.stem if len(files) == 1 else f"{index:04d}-{path.stem}"
                 written = _write(options.out, stem, image, result, engine.manifest.classes)
-            record = _record(path, result, engine.manifest.classes, written)
+            record = _record(path, result, engine, written)
             lines.append(record.line())
             yield record
     finally:
@@ -149,15 +151,15 @@ def _write(
     return written
 
 
-def _record(
-    path: Path, result: Result, classes: tuple[str, ...], written: dict[str, str]
-) -> ImageRecord:
+def _record(path: Path, result: Result, engine: Protected, written: dict[str, str]) -> ImageRecord:
+    classes = engine.manifest.classes
     return ImageRecord(
         image=str(path),
         flag=result.flag,
         score=result.score,
         threshold=result.threshold,
         covered=float((~result.mask).mean()),
+        trusted=None if engine.max_covered is None else result.trusted,
         classes=None if result.prediction is None else _shares(result.prediction, classes),
         objects=None if result.detections is None else _objects(result.detections, classes),
         files=written,

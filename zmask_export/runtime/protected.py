@@ -38,6 +38,8 @@ class Result:
         soft_mask: M~, float32 (HR, WR) in (0, 1).
         heatmap_shallow, heatmap_deep: HS and HD, float32 (HR, WR).
         outputs: every output of the engine for this image, batch dimension removed.
+        trusted: False where the mask covers more of the image than ``max_covered``: what is left may be
+            too little to predict from. Nothing else of the result changes.
     """
 
     prediction: NDArray[np.uint8] | None
@@ -50,6 +52,7 @@ class Result:
     heatmap_shallow: NDArray[np.float32]
     heatmap_deep: NDArray[np.float32]
     outputs: Arrays
+    trusted: bool = True
 
 
 class Protected:
@@ -60,15 +63,21 @@ class Protected:
     Args:
         manifest: the checked manifest.
         choice: what runs the graph.
+        max_covered: share of an image that a mask may cover before its result is not trusted; None
+            trusts every mask.
 
     Attributes:
         manifest: inputs, outputs, classes, calibrated threshold, versions.
         runner: what runs the graph; ``runner.name`` says what that is.
         passed_over: what ``backend="auto"`` would have preferred, and the reason against it.
+        max_covered: as given.
     """
 
-    def __init__(self, manifest: Manifest, choice: Choice) -> None:
+    def __init__(
+        self, manifest: Manifest, choice: Choice, *, max_covered: float | None = None
+    ) -> None:
         self.manifest = manifest
+        self.max_covered = max_covered
         self.runner = choice.runner
         self.passed_over = choice.passed_over
         self._limit = choice.limit
@@ -148,12 +157,13 @@ class Protected:
 
     def _result(self, outputs: Arrays, row: int, threshold: float) -> Result:
         own = {name: value[row] for name, value in outputs.items()}
+        mask = own["mask"][0] > 0.5
         return Result(
             prediction=_prediction(own["logits"], self.manifest.input_size)
             if "logits" in own
             else None,
             detections=Detections.of(own) if "boxes" in own else None,
-            mask=own["mask"][0] > 0.5,
+            mask=mask,
             flag=bool(own["flag"]),
             score=float(own["score"]),
             threshold=float(threshold),
@@ -161,6 +171,7 @@ class Protected:
             heatmap_shallow=own["heatmap_shallow"][0],
             heatmap_deep=own["heatmap_deep"][0],
             outputs=own,
+            trusted=self.max_covered is None or float((~mask).mean()) <= self.max_covered,
         )
 
 
@@ -181,6 +192,7 @@ def load(
     backend: Backend = "auto",
     threads: int = 0,
     verify_key: KeySource | None = None,
+    max_covered: float | None = None,
 ) -> Protected:
     """Open a bundle, after checking every file of it against its manifest.
 
@@ -196,15 +208,19 @@ def load(
         verify_key: public key that the bundle must be signed with: the path of a PEM file, its bytes, or
             the key's 32 bytes. The signature is checked before anything in the bundle is parsed. None
             takes signed and unsigned bundles.
+        max_covered: share of an image, in [0, 1], that a mask may cover; a result whose mask covers more
+            has ``trusted`` False. None trusts every mask.
 
     Raises:
         BundleError: no bundle, one that was changed, or not signed with the key.
         InputError: ``verify_key`` is no such key.
-        UsageError: an unknown backend or a number of threads below 0.
+        UsageError: an unknown backend, a number of threads below 0 or a share outside [0, 1].
         BackendUnavailableError: the backend that was asked for, or what checks signatures, is not here.
         BackendError: the runner refuses the graph.
     """
-    return load_checked(bundle, backend=backend, threads=threads, verify_key=verify_key)[0]
+    return load_checked(
+        bundle, backend=backend, threads=threads, verify_key=verify_key, max_covered=max_covered
+    )[0]
 
 
 def load_checked(
@@ -214,17 +230,23 @@ def load_checked(
     backend: Backend = "auto",
     threads: int = 0,
     verify_key: KeySource | None = None,
+    max_covered: float | None = None,
 ) -> tuple[Protected, CheckedBundle]:
     """:func:`load`, and the files of the bundle that it was loaded from.
 
     Args:
-        bundle, backend, threads, verify_key: as in :func:`load`.
+        bundle, backend, threads, verify_key, max_covered: as in :func:`load`.
         also: files whose bytes are wanted beside those that run.
     """
+    if max_covered is not None and not 0 <= max_covered <= 1:
+        raise UsageError(
+            f"A covered share of {max_covered} is not in [0, 1].", fix="Give for example 0.5."
+        )
     names = tuple(also)
     checked = open_bundle(
         Path(bundle),
         lambda manifest: (*runner_files(manifest, backend), *names),
         verify_key=verify_key,
     )
-    return Protected(checked.manifest, open_runner(checked, backend, threads=threads)), checked
+    choice = open_runner(checked, backend, threads=threads)
+    return Protected(checked.manifest, choice, max_covered=max_covered), checked

@@ -1,0 +1,1 @@
+"""Whether the scores of clean frames are still those of the calibration."""
