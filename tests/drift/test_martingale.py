@@ -109,6 +109,22 @@ def test_a_drift_after_a_long_calm_and_a_slow_one_are_found() -> None:
     assert slow.alarm > 100
 
 
+def test_dependence_is_the_correlation_of_neighbours() -> None:
+    rng = np.random.default_rng(10)
+    test = DriftTest(rng.normal(size=100).tolist())
+    assert test.dependence is None
+    walk = np.zeros(2000)
+    for index in range(1, walk.size):
+        walk[index] = 0.8 * walk[index - 1] + 0.6 * rng.normal()
+    p = np.array(run(test, walk))
+    assert test.dependence == pytest.approx(np.corrcoef(p[:-1], p[1:])[0, 1], abs=0.01)
+    assert test.dependence > 0.6
+    free = DriftTest(rng.normal(size=100).tolist())
+    run(free, rng.normal(size=2000))
+    assert free.dependence is not None
+    assert abs(free.dependence) < 3 / math.sqrt(2000)
+
+
 def test_the_first_ranks_and_wealth_by_hand() -> None:
     test = DriftTest([1.0, 2.0, 3.0], false_alarms=0.01)
     assert not test.update(10.0)

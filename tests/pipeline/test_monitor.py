@@ -49,6 +49,7 @@ def test_frames_like_the_calibrations_are_steady(tmp_path: Path) -> None:
     assert report["alarm"] is None
     assert (report["frames"], report["tested"], report["reference"]) == (400, 400, 100)
     assert report["evidence"] < report["alarm_at"] == 2
+    assert abs(report["dependence"]) < 3 / 20
     assert report["calibrated"]["median"] == pytest.approx(np.median(CLEAN))
     assert report["flags"]["flagged"] == report["calibrated_flags"]["flagged"] == 0
     shown = zmask("monitor", SHIPPED, results)
@@ -76,6 +77,18 @@ def test_a_drift_has_its_line_and_exit_code(tmp_path: Path) -> None:
     assert 100 < alarm["line"] < 200
     assert alarm == stopped.record["alarm"]
     assert (stopped.record["frames"], whole.record["frames"]) == (alarm["line"], 400)
+
+
+def test_frames_that_depend_on_each_other_are_told(tmp_path: Path) -> None:
+    lines = [line for line in clean(60) for _ in range(10)]
+    results = write(tmp_path / "results.jsonl", lines)
+    outcome = zmask("monitor", SHIPPED, results)
+    assert outcome.code == 7
+    assert "too much: raise --every" in outcome.out
+    assert "with --every" in outcome.err
+    thinned = zmask("monitor", SHIPPED, results, "--every", 10, "--json")
+    assert thinned.code == 0
+    assert abs(thinned.record["dependence"]) < 3 / 60**0.5
 
 
 def test_a_stricter_rate_alarms_later(tmp_path: Path) -> None:

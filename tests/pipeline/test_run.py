@@ -3,11 +3,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from tests.conftest import SIZE, Inputs, contents, save_scene, zmask, zmask_process
+from tests.conftest import SIZE, Inputs, assert_refused, contents, save_scene, zmask, zmask_process
 
 FIELDS = {"image", "flag", "score", "threshold", "covered", "classes", "files"}
 
@@ -48,6 +49,23 @@ def test_the_threshold_decides(inputs: Inputs, bundle: Path) -> None:
     assert low["score"] == high["score"]
     default = zmask("run", bundle, inputs.image).record
     assert default["flag"] == (default["score"] > default["threshold"])
+
+
+def test_a_mask_that_covers_too_much_is_marked(inputs: Inputs, bundle: Path) -> None:
+    def record(share: str, threshold: str) -> Any:
+        outcome = zmask(
+            "run", bundle, inputs.image, "--max-covered", share, "--threshold", threshold
+        )
+        assert outcome.code == 0, outcome.err
+        return outcome.record
+
+    assert record("0", "0")["covered"] > 0
+    assert record("0", "0")["trusted"] is False
+    assert record("1", "0")["trusted"] is True
+    assert record("0", "1e30")["trusted"] is True
+    assert_refused(
+        zmask("run", bundle, inputs.image, "--max-covered", "2"), 2, "covered share of 2"
+    )
 
 
 def test_a_folder_and_a_file_of_any_size(inputs: Inputs, bundle: Path, tmp_path: Path) -> None:

@@ -147,6 +147,28 @@ def test_what_is_no_threshold_is_refused(engine: Protected, threshold: float) ->
         engine(draw_scene(SIZE, 0), threshold=threshold)
 
 
+def test_a_mask_that_covers_more_than_allowed_is_not_trusted(
+    bundle: Path, engine: Protected, scenes: list[NDArray[np.uint8]]
+) -> None:
+    plain = _one(engine(scenes[1], threshold=0.0))
+    covered = float((~plain.mask).mean())
+    assert 0 < covered < 1
+    assert plain.trusted
+    for share, trusted in ((0.0, False), (covered, True), (covered * 0.999, False)):
+        with zmask_export.load(bundle, max_covered=share) as strict:
+            result = _one(strict(scenes[1], threshold=0.0))
+            assert result.trusted is trusted
+            _same(result, plain)
+            # Nothing is covered where nothing is flagged.
+            assert _one(strict(scenes[1], threshold=1e30)).trusted
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_what_is_no_share_is_refused(bundle: Path, share: float) -> None:
+    with pytest.raises(UsageError, match="covered share"):
+        zmask_export.load(bundle, max_covered=share)
+
+
 def test_a_changed_byte_is_found_before_the_graph_is_parsed(
     detect_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ SCHEMAS = {
     "parity": "zmask_export.verify.parity.ParityReport",
     "latency": "zmask_export.profiling.record.LatencyReport",
     "results": "zmask_export.pipeline.run.ImageRecord",
+    "monitor": "zmask_export.pipeline.monitor.MonitorReport",
     "study": "zmask_export.evaluate.report.StudyReport",
     "preset": "zmask_export.spec.Preset",
 }

@@ -90,6 +90,7 @@ def _show(report: Any) -> None:
         ("clean frames", str(report.reference), f"{report.tested} tested of {report.frames} read"),
         ("quartiles of d", _quartiles(report.calibrated), _quartiles(recent) if recent else "none"),
         ("flagged", _rate(report.calibrated_flags), _rate(report.flags)),
+        ("dependence", "", _dependence(report)),
         ("evidence", f"alarm at {report.alarm_at:.2f}", f"{report.evidence:.2f}"),
     ]
     for row in rows:
@@ -101,6 +102,12 @@ def _show(report: Any) -> None:
         f"{report.untrusted} untrusted masks. Without a drift the alarm is ever raised with a probability "
         f"of at most {report.false_alarms:g}, if frames do not depend on each other."
     )
+
+
+def _dependence(report: Any) -> str:
+    if report.dependence is None:
+        return "unknown"
+    return f"{report.dependence:.2f}{', too much: raise --every' if report.dependent else ''}"
 
 
 def _quartiles(scores: Any) -> str:

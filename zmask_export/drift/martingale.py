@@ -102,6 +102,7 @@ class DriftTest:
         self._chance = np.random.default_rng(seed)
         self._bets = _bets()
         self._shares = np.full(self._bets.shape[1], 1 / self._bets.shape[1])
+        self._sums = np.zeros(3)  # of p, of its square, of its product with the one before
 
     def update(self, score: float) -> bool:
         """Take the next score; whether the alarm is raised, now or earlier.
@@ -113,13 +114,26 @@ class DriftTest:
             raise InputError(
                 f"A score of {score} cannot be ranked.", fix="Count it among the flagged ones."
             )
+        before, self.p = self.p, self._rank(rounded(score))
+        self._sums += (self.p, self.p**2, self.p * before if self.frames else 0.0)
         self.frames += 1
-        self.p = self._rank(rounded(score))
         self._bet()
         self.peak = max(self.peak, self.log_wealth)
         if self.alarm is None and self.log_wealth >= self._limit:
             self.alarm = self.frames
         return self.alarm is not None
+
+    @property
+    def dependence(self) -> float | None:
+        """Correlation of each p with the one before, about 0 of independent frames; None of under three."""
+        if self.frames < 3:
+            return None
+        total, squares, products = self._sums.tolist()
+        mean = total / self.frames
+        spread = squares / self.frames - mean**2
+        if spread <= 0:
+            return None
+        return float((products / (self.frames - 1) - mean**2) / spread)
 
     def _rank(self, score: float) -> float:
         """The score's p-value; the score joins the sample."""

@@ -92,6 +92,8 @@ class MonitorReport(Spec):
         frames: lines read.
         bad_lines: of these skipped as damaged.
         tested: frames taken that were not flagged.
+        dependence: how a frame's rank correlates with that of the one before: about 0 of frames that do
+            not depend on each other, as the test wants them; null of under three.
         untrusted: frames taken whose mask covers more than ``run --max-covered`` allows.
         evidence: decimal logarithm of the largest wealth of the test.
         alarm_at: the evidence that raises the alarm.
@@ -110,6 +112,7 @@ class MonitorReport(Spec):
     frames: int
     bad_lines: int
     tested: int
+    dependence: float | None
     untrusted: int
     evidence: float
     alarm_at: float
@@ -119,13 +122,21 @@ class MonitorReport(Spec):
     calibrated: Quartiles
     recent: Quartiles | None
 
+    @property
+    def dependent(self) -> bool:
+        """Whether frames depend on each other more than chance explains."""
+        return self.dependence is not None and self.dependence > 3 / math.sqrt(self.tested)
+
     def problem(self) -> ZMaskError | None:
         """The error that stands for the verdict; None for a steady one."""
         if self.alarm is not None:
             return DriftError(
                 f"The scores of clean frames have left the calibrated distribution: alarm at line "
                 f"{self.alarm.line} ({self.alarm.image}), after {self.alarm.tested} frames.",
-                fix="Look at the frames; if they are clean, calibrate and fit on such frames again.",
+                fix="Look at the frames; if they are clean, calibrate and fit on such frames again."
+                if not self.dependent
+                else "Take frames that do not resemble their neighbours, with --every; if the alarm stays "
+                "and the frames are clean, calibrate and fit on such frames again.",
             )
         if self.verdict == "flags":
             return FlagRateError(
@@ -264,6 +275,7 @@ def _report(
         frames=read,
         bad_lines=bad,
         tested=watch.test.frames,
+        dependence=watch.test.dependence,
         untrusted=watch.untrusted,
         evidence=watch.test.peak / math.log(10),
         alarm_at=-math.log10(options.false_alarms),
