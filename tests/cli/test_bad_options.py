@@ -65,7 +65,7 @@ def test_a_build_that_makes_no_sense(case: str, inputs: Inputs, out: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "verb", ["build", "calibrate", "craft", "evaluate", "fit", "run", "verify"]
+    "verb", ["build", "calibrate", "craft", "evaluate", "fit", "monitor", "run", "verify"]
 )
 def test_a_verb_without_its_arguments(verb: str, out: Path) -> None:
     assert_refused(zmask(verb), 2, "Missing", f"See zmask-export {verb} --help.")

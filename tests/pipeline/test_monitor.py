@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import ONE_THREAD, Inputs, assert_refused, command, zmask
+from tests.conftest import ONE_THREAD, Inputs, Outcome, assert_refused, command, zmask
 from zmask_export.artifacts import calibration as calibrations
 
 SHIPPED = Path(__file__).parent.parent.parent / "calib" / "icnet" / "calibration.safetensors"
@@ -190,6 +190,14 @@ def test_a_stream_is_watched_as_it_comes() -> None:
         report = json.loads(process.stdout.read())
     assert process.returncode == 7
     assert (report["frames"], report["verdict"]) == (100, "drift")
+
+
+def test_a_stream_that_is_closed_is_one_error() -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$0" "$@" <&-', *command("monitor", SHIPPED)],
+        capture_output=True, text=True, check=False, env=ONE_THREAD,
+    )  # fmt: skip
+    assert_refused(Outcome(done.returncode, done.stdout, done.stderr), 4, "it is closed")
 
 
 def test_a_bundle_and_what_run_printed_of_it(inputs: Inputs, bundle: Path, tmp_path: Path) -> None:

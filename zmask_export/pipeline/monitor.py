@@ -247,6 +247,8 @@ def _clean_scores(source: Path) -> tuple[float, ...]:
 @contextlib.contextmanager
 def _opened(results: Path, name: str) -> Iterator[BinaryIO]:
     if results == STREAM:
+        if sys.stdin is None:  # as in a service that was started without
+            raise unreadable(name, OSError("it is closed"))
         yield sys.stdin.buffer
         return
     try:
