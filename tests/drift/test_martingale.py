@@ -103,6 +103,9 @@ def test_a_drift_after_a_long_calm_and_a_slow_one_are_found() -> None:
     run(late, 1 + rng.normal(size=100))
     assert late.alarm is not None
     assert late.alarm > 1000
+    first = late.alarm
+    assert late.update(1.0)
+    assert late.alarm == first
     slow = DriftTest(rng.normal(size=100).tolist(), capacity=1000)
     run(slow, rng.normal(size=6000) + np.linspace(0, 2, 6000))
     assert slow.alarm is not None
@@ -164,6 +167,7 @@ def test_any_scores_keep_what_holds_always(
     reference: list[float], scores: list[float], capacity: int
 ) -> None:
     test = DriftTest(reference, false_alarms=0.3, capacity=capacity)
+    first = None
     for number, score in enumerate(scores, 1):
         raised = test.update(score)
         assert test.frames == number
@@ -171,7 +175,9 @@ def test_any_scores_keep_what_holds_always(
         assert math.isfinite(test.log_wealth)
         assert test.log_wealth <= test.peak
         assert raised == (test.peak >= -math.log(0.3)) == (test.alarm is not None)
-        assert len(test._sample) <= max(capacity, len(reference))
+        first = number if raised and first is None else first
+        assert test.alarm == first
+        assert len(test._sample) == min(len(reference) + number, max(capacity, len(reference)))
         assert test._sample == sorted(test._sample)
 
 

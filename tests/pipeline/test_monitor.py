@@ -135,6 +135,10 @@ def test_every_nth_frame_is_taken(tmp_path: Path) -> None:
     assert outcome.code == 0
     assert (outcome.record["frames"], outcome.record["tested"]) == (150, 50)
     assert outcome.record["flags"]["frames"] == 50
+    # A line that is none counts for no frame.
+    damaged = write(tmp_path / "y", ["shopping list\n", *lines])
+    skipped = zmask("monitor", SHIPPED, damaged, "--every", 3, "--on-bad-line", "skip", "--json")
+    assert skipped.record | {"frames": 150, "bad_lines": 0} == outcome.record
 
 
 def test_bad_lines_end_it_or_are_counted(tmp_path: Path) -> None:

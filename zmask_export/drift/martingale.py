@@ -98,7 +98,7 @@ class DriftTest:
         self.alarm: int | None = None
         self._limit = -math.log(false_alarms)
         self._sample = sorted(map(rounded, reference))
-        self._capacity = max(capacity, len(self._sample))
+        self._capacity = capacity
         self._chance = np.random.default_rng(seed)
         self._bets = _bets()
         self._shares = np.full(self._bets.shape[1], 1 / self._bets.shape[1])
