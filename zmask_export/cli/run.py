@@ -57,8 +57,6 @@ def command(
     from zmask_export.runtime.protected import load
 
     options = RunOptions(out, threshold, on_bad_image)
-    with load(
-        bundle, backend=backend, verify_key=verify_key, max_covered=max_covered
-    ) as engine:
+    with load(bundle, backend=backend, verify_key=verify_key, max_covered=max_covered) as engine:
         for record in run(engine, paths, options, reporter=ConsoleReporter()):
             click.echo(record.line())
