@@ -43,6 +43,8 @@ Contract = Literal["fp32", "fp16", "bf16", "int8"]
 """What tolerances are stated for."""
 KEPT = "/float32"
 """End of the names of those products of a network of lower precision that stay float32."""
+SMALLEST_STD = 2.0**-126
+"""A channel with a smaller standard deviation is dead: its inverse may be no float32."""
 DETECTION_OUTPUTS = ("boxes", "scores", "labels", "count")
 """Outputs of every detector: float32 (N, K, 4), float32 (N, K), int64 (N, K), int64 (N,)."""
 

@@ -21,6 +21,11 @@ def maps(*rows: list[float]) -> torch.Tensor:
     return torch.tensor(rows, dtype=torch.float32).reshape(len(rows), 1, 2, -1)
 
 
+def image(side: int) -> torch.Tensor:
+    """One grey image of a size."""
+    return torch.full((1, 3, side, side), 0.5)
+
+
 def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
@@ -48,7 +53,7 @@ def test_score_is_zero_where_the_mask_sums_to_zero() -> None:
 def test_score_of_an_underflowing_soft_mask_is_zero() -> None:
     never = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -200.0])
     ones = torch.ones(1, 1, 3, 3)
-    found = fusion.detect(ones, ones, never, torch.tensor(0.0), (3, 3))
+    found = fusion.detect(image(3), ones, ones, never, torch.tensor(0.0))
     assert found.soft_mask.eq(0).all()
     assert found.score.item() == 0.0
     assert not found.flag.item()
@@ -56,17 +61,30 @@ def test_score_of_an_underflowing_soft_mask_is_zero() -> None:
 
 def test_threshold_itself_is_not_flagged() -> None:
     shallow, deep = maps([1.0, 2.0, 3.0, 4.0]), maps([1.0] * 4)
-    d = fusion.detect(shallow, deep, PARAMETERS, torch.tensor(0.0), (2, 2)).score[0]
-    assert not fusion.detect(shallow, deep, PARAMETERS, d, (2, 2)).flag.item()
+    d = fusion.detect(image(2), shallow, deep, PARAMETERS, torch.tensor(0.0)).score[0]
+    assert not fusion.detect(image(2), shallow, deep, PARAMETERS, d).flag.item()
     below = torch.nextafter(d, torch.tensor(0.0))
-    assert fusion.detect(shallow, deep, PARAMETERS, below, (2, 2)).flag.item()
+    assert fusion.detect(image(2), shallow, deep, PARAMETERS, below).flag.item()
 
 
 def test_nan_is_flagged_and_covers_nothing() -> None:
     nan = torch.full((1, 1, 2, 2), torch.nan)
-    found = fusion.detect(nan, nan, PARAMETERS, torch.tensor(0.0), (4, 4))
+    found = fusion.detect(image(4), nan, nan, PARAMETERS, torch.tensor(0.0))
     assert found.flag.item()
     assert found.mask.eq(1).all()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_an_image_that_is_not_finite_is_flagged_and_covers_nothing(value: float) -> None:
+    high = torch.full((2, 1, 2, 2), 9.0)
+    images = image(4).repeat(2, 1, 1, 1)
+    images[0, 1, 2, 3] = value
+    found = fusion.detect(images, high, high, PARAMETERS, torch.tensor(1.0))
+    assert found.score[0].isnan()
+    assert found.score[1] > 1
+    assert found.flag.all()
+    assert found.mask[0].eq(1).all()
+    assert found.mask[1].eq(0).all()
 
 
 def test_only_flagged_images_are_covered() -> None:

@@ -88,7 +88,7 @@ class Detection:
         soft_mask: M~ (N, 1, HR, WR) in (0, 1).
         score: d (N,).
         flag: d > threshold, bool (N,); True where d is not a number.
-        mask: M (N, 1, H, W), 1 = keep, 0 = covered.
+        mask: M (N, 1, H, W), 1 = keep, 0 = covered; all 1 where d is not a number.
     """
 
     shallow: Tensor
@@ -100,25 +100,29 @@ class Detection:
 
 
 def detect(
+    image: Tensor,
     shallow: Tensor,
     deep: Tensor,
     parameters: Tensor,
     threshold: Tensor,
-    size: tuple[int, int],
     corners: int = 0,
 ) -> Detection:
     """Fusion, score, flag and mask of a batch (Eq. 4).
 
     Args:
+        image: the batch (N, 3, H, W); d of an image that is not finite is NaN, whatever the network makes
+            of it.
         shallow: HS (N, 1, HR, WR).
         deep: HD (N, 1, HR, WR).
         parameters: (8,).
         threshold: lambda0, a scalar tensor.
-        size: (H, W) of the images.
         corners: reach of :func:`fill_corners`.
     """
     soft = soft_mask(shallow, deep, parameters)
-    d = score(shallow, deep, soft)
+    finite = image.abs().sum(dim=(1, 2, 3)).isfinite()
+    d = torch.where(finite, score(shallow, deep, soft), torch.nan)
     # Written so that a score that is not a number raises the flag.
     flag = ~(d <= threshold)
-    return Detection(shallow, deep, soft, d, flag, keep_mask(soft, flag, size, corners))
+    # Where d is not a number nothing is known of where: nothing is covered.
+    mask = keep_mask(soft, d > threshold, (image.shape[2], image.shape[3]), corners)
+    return Detection(shallow, deep, soft, d, flag, mask)

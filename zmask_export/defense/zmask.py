@@ -158,9 +158,8 @@ class ZMask(nn.Module):
         """What :meth:`forward` gives, of a first pass that has been made."""
         image, outputs, maps = seen.image, seen.outputs, seen.maps
         limit = self.get_buffer("threshold") if threshold is None else threshold.reshape(())
-        size = (int(image.shape[2]), int(image.shape[3]))
         parameters = self.get_buffer("parameters_")
-        found = fusion.detect(maps["shallow"], maps["deep"], parameters, limit, size, self.corners)
+        found = fusion.detect(image, maps["shallow"], maps["deep"], parameters, limit, self.corners)
         again = self.policy is Policy.MASK or (
             self.policy is Policy.GATED and bool(found.flag.any())
         )

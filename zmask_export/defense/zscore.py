@@ -5,9 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from zmask_export.spec import SMALLEST_STD
+
 
 def zscore(h: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(h - mu) / sigma per channel; 0 where sigma is 0 (a dead channel), never inf.
+    """(h - mu) / sigma per channel; in a dead channel 0, or NaN where h is not finite.
+
+    A channel is dead where sigma is below ``SMALLEST_STD``.
 
     Args:
         h: activations (N, C, h, w).
@@ -15,5 +19,6 @@ def zscore(h: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         std: sigma, (C,), non-negative.
     """
     mu, sigma = mean[None, :, None, None], std[None, :, None, None]
-    dead = sigma == 0
-    return torch.where(dead, torch.zeros_like(h), (h - mu) / torch.where(dead, 1.0, sigma))
+    dead = sigma < SMALLEST_STD
+    centred = h - mu
+    return torch.where(dead, centred * 0.0, centred / torch.where(dead, 1.0, sigma))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from zmask_export.fuse.builder import GraphBuilder
 from zmask_export.fuse.plan import TapPlan
 from zmask_export.fuse.stages import Totals, emit_block
-from zmask_export.spec import Size
+from zmask_export.spec import SMALLEST_STD, Size
 
 
 def emit_zscore(
@@ -21,7 +21,10 @@ def emit_zscore(
     mean: NDArray[np.float32],
     std: NDArray[np.float32],
 ) -> ir.Value:
-    """z = h * scale + shift per channel, with scale 0 for dead channels.
+    """z = (h - mean) * scale per channel, with scale 0 for dead channels.
+
+    One shift and one scale, in this order: h * scale - mean * scale would cancel where a channel varies by
+    little more than the rounding of its mean.
 
     Args:
         build: where to.
@@ -30,12 +33,11 @@ def emit_zscore(
         mean: (C,).
         std: (C,).
     """
-    scale = np.divide(1.0, std, out=np.zeros(std.shape), where=std > 0)
-    shift = -mean.astype(np.float64) * scale
+    scale = np.divide(1.0, std, out=np.zeros(std.shape), where=std >= SMALLEST_STD)
     part = f"zscore/{tap}"
     shaped = (1, -1, 1, 1)
-    scaled = build.op(part, "Mul", [activation, build.floats(part, scale.reshape(shaped))])
-    return build.op(part, "Add", [scaled, build.floats(part, shift.reshape(shaped))])
+    centred = build.op(part, "Sub", [activation, build.floats(part, mean.reshape(shaped))])
+    return build.op(part, "Mul", [centred, build.floats(part, scale.reshape(shaped))])
 
 
 def emit_heatmaps(

@@ -97,6 +97,7 @@ def fuse(bare: ir.Model, calibration: Calibration, options: FuseOptions) -> Fuse
     deep = maximum(build, "fusion", maps["deep"])
     found = emit_fusion(
         build,
+        image,
         shallow,
         deep,
         parameters,

@@ -26,6 +26,7 @@ class Found:
 
 def emit_fusion(
     build: GraphBuilder,
+    image: ir.Value,
     shallow: ir.Value,
     deep: ir.Value,
     parameters: NDArray[np.float32],
@@ -39,6 +40,7 @@ def emit_fusion(
 
     Args:
         build: where to.
+        image: (N, 3, H, W).
         shallow: HS (N, 1, HR, WR).
         deep: HD (N, 1, HR, WR).
         parameters: (8,).
@@ -50,10 +52,12 @@ def emit_fusion(
     gate = _soft_threshold(build, deep, parameters[:4])
     gated = build.op(PART, "Mul", [gate, shallow])
     soft = _soft_threshold(build, gated, parameters[4:])
-    score = _score(build, shallow, deep, soft)
+    score = _require_finite(build, image, _score(build, shallow, deep, soft))
     # Written so that a score that is not a number raises the flag.
     flag = build.op(PART, "Not", [build.op(PART, "LessOrEqual", [score, threshold])])
-    shaped = build.op(PART, "Reshape", [flag, build.ints(PART, [-1, 1, 1, 1])])
+    # Nothing is known of where, then: nothing is covered.
+    certain = build.op(PART, "Greater", [score, threshold])
+    shaped = build.op(PART, "Reshape", [certain, build.ints(PART, [-1, 1, 1, 1])])
     above = build.op(PART, "Greater", [soft, build.floats(PART, 0.5)])
     if corners:
         above = _fill_corners(build, above, corners)
@@ -97,6 +101,15 @@ def _score(build: GraphBuilder, shallow: ir.Value, deep: ir.Value, soft: ir.Valu
     positive = build.op(PART, "Greater", [total, build.floats(PART, 0.0)])
     safe = build.op(PART, "Where", [positive, total, build.floats(PART, 1.0)])
     return build.op(PART, "Div", [weighted, safe])
+
+
+def _require_finite(build: GraphBuilder, image: ir.Value, score: ir.Value) -> ir.Value:
+    """The score, NaN for an image that is not finite: a network may hide that from its taps."""
+    total = build.op(PART, "ReduceL1", [image, build.ints(PART, [1, 2, 3])], {"keepdims": 0})
+    # No compiler can fold this comparison, as it could x * 0 or x == x.
+    limit = build.floats(PART, np.finfo(np.float32).max)
+    finite = build.op(PART, "LessOrEqual", [total, limit])
+    return build.op(PART, "Where", [finite, score, build.floats(PART, np.nan)])
 
 
 def _nearest(build: GraphBuilder, size_out: int, size_in: int) -> ir.Value:

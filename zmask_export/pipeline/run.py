@@ -42,8 +42,8 @@ class ImageRecord(Spec):
 
     Attributes:
         image: the file.
-        flag: score > threshold.
-        score: over-activation d.
+        flag: score > threshold, or the score is no number.
+        score: over-activation d; null where it is not finite.
         threshold: the threshold that it was compared with.
         covered: share of pixels covered.
         trusted: False where that is more than ``--max-covered``; absent without that option.
@@ -54,7 +54,7 @@ class ImageRecord(Spec):
 
     image: str
     flag: bool
-    score: float
+    score: float | None
     threshold: float
     covered: float
     trusted: bool | None = None

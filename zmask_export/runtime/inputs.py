@@ -79,7 +79,7 @@ def prepare(image: Any, size: tuple[int, int]) -> Prepared:
 
     Raises:
         ShapeError: another shape, dtype or device; floats outside [0, 1] or not finite, which are not
-            looked for on a GPU.
+            looked for on a GPU (there the score says what is not finite).
         ImageError: an aspect ratio too far from the graph's.
     """
     if isinstance(image, (list, tuple)):

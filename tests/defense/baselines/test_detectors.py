@@ -124,9 +124,12 @@ def test_an_image_scores_the_same_whatever_stands_beside_it(seed: int, value: fl
 
 def test_neurons_that_never_varied_count_as_zero() -> None:
     h = torch.full((1, C, H, W), 7.0)
+    hyperneuron = HyperNeuron(torch.zeros(C, H, W), torch.zeros(C, H, W))
+    fpda = Fpda(torch.zeros(H, W), torch.zeros(H, W))
+    assert hyperneuron(h).item() == fpda(h).item() == 0
     h[0, 0, 0, 0] = float("nan")
-    assert HyperNeuron(torch.zeros(C, H, W), torch.zeros(C, H, W))(h).item() == 0
-    assert Fpda(torch.zeros(H, W), torch.zeros(H, W))(h).item() == 0
+    assert hyperneuron(h).isnan()
+    assert fpda(h).isnan()
 
 
 def test_a_layer_of_one_neuron() -> None:

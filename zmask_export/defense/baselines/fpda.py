@@ -16,7 +16,7 @@ class Fpda(nn.Module):
     """Score of an image: the mean of |(hbar - mu) / sigma| over all positions of the channel mean hbar.
 
     A position that never varied on clean images counts as 0. An activation that is not finite makes the
-    score of its image not finite, unless its position never varied.
+    score of its image not finite.
 
     Args:
         mean: mu of every position on clean images, float32 (h, w).

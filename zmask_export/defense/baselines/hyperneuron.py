@@ -11,7 +11,7 @@ class HyperNeuron(nn.Module):
     """Score of an image: the mean of |(h - mu) / sigma| over all neurons of a layer.
 
     A neuron that never varied on clean images counts as 0. An activation that is not finite makes the
-    score of its image not finite, unless its neuron never varied.
+    score of its image not finite.
 
     Args:
         mean: mu of every neuron on clean images, float32 (C, h, w).
