@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from tests import refusals
 from zmask_export.backends import tensorrt
 from zmask_export.cli.main import run
 from zmask_export.data.scene import draw_scene
@@ -55,6 +56,29 @@ tolerances:
 """
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--bad-inputs", type=Path, metavar="FILE", help="write what was refused into this page"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--bad-inputs") and config.getoption("numprocesses", None):
+        raise pytest.UsageError("--bad-inputs is for one process: leave -n out")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    page: Path | None = session.config.getoption("--bad-inputs")
+    if page is None or exitstatus != 0:
+        return
+    folders = refusals.roots(session.config._tmp_path_factory.getbasetemp())
+    rows = [
+        refusals.refusal(node, o.arguments, o.code, *o.err.splitlines()[-2:], folders)
+        for node, o in SEEN
+    ]
+    page.write_text(refusals.render(rows), "utf-8")
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a command ended."""
@@ -62,6 +86,7 @@ class Outcome:
     code: int
     out: str
     err: str
+    arguments: tuple[str, ...] = ()
 
     @property
     def record(self) -> Any:
@@ -74,7 +99,7 @@ def zmask(*arguments: object) -> Outcome:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = run([str(a) for a in arguments])
-    return Outcome(code, out.getvalue(), err.getvalue())
+    return Outcome(code, out.getvalue(), err.getvalue(), tuple(map(str, arguments)))
 
 
 def command(*arguments: object) -> list[str]:
@@ -93,7 +118,7 @@ def zmask_process(*arguments: object, **options: Any) -> Outcome:
         env=ONE_THREAD,
         **options,
     )
-    return Outcome(done.returncode, done.stdout, done.stderr)
+    return Outcome(done.returncode, done.stdout, done.stderr, tuple(map(str, arguments)))
 
 
 def contents(folder: Path) -> list[str]:
@@ -235,6 +260,11 @@ def assert_refused(outcome: Outcome, code: int, *words: str) -> None:
     assert outcome.out == ""
     said = "\n".join(lines[-2:])
     assert [word for word in words if word not in said] == [], said
+    SEEN.append((os.environ["PYTEST_CURRENT_TEST"], outcome))
+
+
+SEEN: list[tuple[str, Outcome]] = []
+"""The refusals so far, each with the test that caused it."""
 
 
 @pytest.fixture

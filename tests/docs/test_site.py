@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import json
 import re
@@ -20,6 +19,7 @@ import pytest
 import yaml
 
 from tests.conftest import ONE_THREAD, Inputs, link_tree, zmask
+from tests.messages import patterns
 from tests.test_readme import RUNNABLE
 from zmask_export import errors
 from zmask_export.cli import main as program
@@ -30,8 +30,6 @@ ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
 LOADED = {("script", "src"), ("img", "src"), ("link", "href"), ("iframe", "src"), ("source", "src")}
 """What a browser fetches by itself."""
-MIN_FIXED = 12
-"""Characters of a message that are no values."""
 
 if importlib.util.find_spec("mkdocs") is None or importlib.util.find_spec("material") is None:
     pytest.skip("mkdocs-material is not installed (the extra docs)", allow_module_level=True)
@@ -171,29 +169,11 @@ def test_every_field_of_a_form_is_explained(forms: ModuleType) -> None:
     assert missing == {}, "say in the class's docstring, under Attributes, what these are"
 
 
-def _said() -> list[re.Pattern[str]]:
-    """Every text of the package that may be a message, with values as wildcards."""
-    patterns = set()
-    for path in (ROOT / "zmask_export").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
-            fixed = [str(p.value) for p in parts if isinstance(p, ast.Constant)]
-            # What is nearly all values would allow anything.
-            if len("".join(fixed)) >= MIN_FIXED:
-                patterns.add(
-                    "".join(
-                        re.escape(str(p.value)) if isinstance(p, ast.Constant) else ".+"
-                        for p in parts
-                    )
-                )
-    return [re.compile(pattern) for pattern in patterns]
-
-
 def test_messages_of_the_troubleshooting_page_are_those_of_the_code() -> None:
     page = (DOCS / "troubleshooting.md").read_text("utf-8")
     messages = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
     assert len(messages) > 25
-    said = _said()
+    said = patterns(ROOT / "zmask_export")
     unsaid = [m for m in messages if not any(pattern.fullmatch(m) for pattern in said)]
     assert unsaid == []
 

@@ -37,7 +37,7 @@ def load_yaml(
         ) from exc
     try:
         content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as exc:
+    except Exception as exc:  # PyYAML's constructors raise whatever a wrong value leads to
         raise InputError(
             f"The {what} {path} is not valid YAML ({' '.join(str(exc).split())}).",
             fix="Correct the file; the README and the shipped files show the form.",

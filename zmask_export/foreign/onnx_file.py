@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from onnx import ModelProto, TensorProto, external_data_helper
 
 from zmask_export.errors import NetworkError
@@ -111,6 +111,8 @@ def read_onnx(path: Path) -> OnnxFile:
         ) from exc
     if not proto.graph.node or not proto.graph.output:
         raise NetworkError(f"{label} holds no graph.", fix="Export or copy it again.")
+    if not _all_text(proto):
+        raise NetworkError(f"{label} has names that are no text.", fix="Export or copy it again.")
     digest = hashlib.sha256(data)
     total = len(data)
     for file in _weight_files(path, proto):
@@ -150,6 +152,20 @@ def fix_input(proto: ModelProto, name: str, batch: int | str, size: Size) -> Non
             value.type.tensor_type.ClearField("shape")
 
 
+def _all_text(message: Message) -> bool:
+    """Whether all strings of a message are UTF-8; of one that is not, protobuf gives the bytes."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING:
+            texts = [value] if isinstance(value, (str, bytes)) else value
+            if any(isinstance(text, bytes) for text in texts):
+                return False
+        elif field.type == field.TYPE_MESSAGE:
+            parts = [value] if isinstance(value, Message) else value
+            if not all(map(_all_text, parts)):
+                return False
+    return True
+
+
 def _weight_files(path: Path, proto: ModelProto) -> list[Path]:
     """Files that tensors lie in, each once, all of them beside or below the graph's file."""
     folder = path.parent.resolve()
@@ -157,7 +173,8 @@ def _weight_files(path: Path, proto: ModelProto) -> list[Path]:
     for tensor in _tensors(proto.graph):
         if not external_data_helper.uses_external_data(tensor):
             continue
-        location = external_data_helper.ExternalDataInfo(tensor).location
+        # Not through the helper's class, which takes every key for an attribute of its own.
+        location = next((e.value for e in tensor.external_data if e.key == "location"), "")
         file = folder / location
         # Resolved, so that neither ".." nor a link leads out of the folder.
         inside = not Path(location).is_absolute() and file.resolve().is_relative_to(folder)
@@ -195,7 +212,8 @@ def _described(path: Path, proto: ModelProto, sha256: str, label: str) -> OnnxFi
     # Some exporters write -1 for a side that is free.
     dims = [None if dim is not None and dim < 1 else dim for dim in dims]
     given = "x".join("?" if dim is None else str(dim) for dim in dims)
-    kind = TensorProto.DataType.Name(tensor.elem_type).lower()
+    known = tensor.elem_type in TensorProto.DataType.values()
+    kind = TensorProto.DataType.Name(tensor.elem_type).lower() if known else "an unknown type"
     if tensor.elem_type != TensorProto.FLOAT or len(dims) != 4 or dims[1] not in (None, 3):
         layout = len(dims) == 4 and dims[3] == 3
         raise NetworkError(

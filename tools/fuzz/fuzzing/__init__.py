@@ -1,0 +1,1 @@
+"""What the fuzzer and its test have in common."""
