@@ -55,6 +55,12 @@ def test_the_paper_preset_for_detection_is_section_4_1() -> None:
     assert preset.fill == "black"
 
 
+TOLERANCES = {
+    "logits_atol": 0.1, "logits_rtol": 0.1, "logits_outliers": 0, "score_rtol": 0.1,
+    "mask_iou": 0.9, "heatmap_rtol": 0.1,
+}  # fmt: skip
+
+
 def _shipped_fields() -> dict[str, Any]:
     return yaml.safe_load((CALIB / "paper" / "segmentation.yaml").read_text())
 
@@ -67,6 +73,7 @@ def _shipped_fields() -> dict[str, Any]:
         ({"fill": "pink"}, "fill"),
         ({"tolerances": {"fp4": {}}}, "tolerances"),
         ({"input_size": None}, "input_size"),
+        ({"tolerances": {"fp32": TOLERANCES | {"score_rtol": float("inf")}}}, "score_rtol"),
     ],
 )
 def test_a_wrong_field_is_named(tmp_path: Path, change: dict[str, Any], named: str) -> None:
@@ -154,3 +161,11 @@ def test_a_bgr_mean_is_given_back_as_rgb() -> None:
 def test_a_normalisation_divides_by_something() -> None:
     with pytest.raises(ValidationError, match="std"):
         Preprocess(mean=(0, 0, 0), std=(1, 0, 1))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_normalisation_is_of_numbers(value: float) -> None:
+    with pytest.raises(ValidationError, match="mean"):
+        Preprocess(mean=(0, value, 0), std=(1, 1, 1))
+    with pytest.raises(ValidationError, match="std"):
+        Preprocess(mean=(0, 0, 0), std=(1, 1, value))

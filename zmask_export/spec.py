@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from zmask_export.errors import UsageError
 
@@ -22,9 +22,11 @@ class Spec(BaseModel):
 AnySpec = TypeVar("AnySpec", bound=Spec)
 
 Triple = tuple[float, float, float]
-PositiveTriple = tuple[
-    Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
-]
+Bound = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""From 0 on. Infinity would switch off what it bounds."""
+FiniteTriple = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+PositiveTriple = tuple[Positive, Positive, Positive]
 MAX_SIDE = 16384
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Size = tuple[Side, Side]
@@ -73,7 +75,7 @@ class Preprocess(Spec):
         bgr: whether the network takes BGR.
     """
 
-    mean: Triple
+    mean: FiniteTriple
     std: PositiveTriple
     bgr: bool = False
 
@@ -186,14 +188,14 @@ class Tolerances(Spec):
             the float32 network's; None for float32 itself.
     """
 
-    logits_atol: Annotated[float, Field(ge=0)]
-    logits_rtol: Annotated[float, Field(ge=0)]
+    logits_atol: Bound
+    logits_rtol: Bound
     logits_outliers: Annotated[float, Field(ge=0, le=1)]
-    score_rtol: Annotated[float, Field(ge=0)]
+    score_rtol: Bound
     mask_iou: Annotated[float, Field(ge=0, le=1)]
-    heatmap_rtol: Annotated[float, Field(ge=0)]
-    boxes_atol: Annotated[float, Field(ge=0)] | None = None
-    scores_atol: Annotated[float, Field(ge=0)] | None = None
+    heatmap_rtol: Bound
+    boxes_atol: Bound | None = None
+    scores_atol: Bound | None = None
     predictions: Annotated[float, Field(ge=0, le=1)] | None = None
     auc: Annotated[float, Field(ge=0, le=1)] | None = None
     quality: Annotated[float, Field(ge=0, le=1)] | None = None

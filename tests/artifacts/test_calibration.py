@@ -204,6 +204,7 @@ def _with(tensors: dict[str, Any], **header: Any) -> bytes:
         ({"weights_sha256": "short"}, "weights_sha256"),
         ({"threshold": -1}, "threshold"),
         ({"threshold": float("nan")}, "threshold"),
+        ({"threshold": float("inf")}, "threshold"),  # would never flag
         ({"images": 0}, "images"),
         ({"surplus": 1}, "surplus"),
         ({"input_size": [64]}, "input_size"),

@@ -175,6 +175,9 @@ def test_a_name_that_leads_elsewhere_is_refused(bundle: Path, name: str) -> None
         ({"surplus": 1}, "surplus"),
         ({"calibration_sha256": "short"}, "calibration_sha256"),
         ({"files": []}, "files"),
+        ({"threshold": -1.0}, "threshold"),
+        ({"threshold": float("inf")}, "threshold"),  # would never flag
+        ({"threshold": float("nan")}, "threshold"),
     ],
 )
 def test_a_damaged_field_is_named(bundle: Path, changes: dict[str, Any], message: str) -> None:

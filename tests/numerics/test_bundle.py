@@ -28,7 +28,7 @@ def loud(detect_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         if node.name.startswith("zscore/") and node.op_type == "Mul":
             for value in model.graph.initializer:
                 if value.name in node.input:
-                    high = np.full_like(numpy_helper.to_array(value), 1e38)
+                    high = np.full_like(numpy_helper.to_array(value), np.inf)
                     value.CopyFrom(numpy_helper.from_array(high, value.name))
     data = model.SerializeToString()
     manifest = json.loads((copy / "manifest.json").read_text())

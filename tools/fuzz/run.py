@@ -105,7 +105,9 @@ def main() -> int:
     parser.add_argument("--reader", choices=[*READERS, "all"], required=True)
     parser.add_argument("--seconds", type=int, default=600, help="for each reader")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--finds", type=Path, default=Path("finds"), help="folder for inputs that fail")
+    parser.add_argument(
+        "--finds", type=Path, default=Path("finds"), help="folder for inputs that fail"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a reader")
     given = parser.parse_args()
     found = False

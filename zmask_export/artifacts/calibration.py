@@ -21,7 +21,7 @@ from safetensors.numpy import save as save_tensors
 from zmask_export.artifacts.files import write_bytes
 from zmask_export.artifacts.headed import read_headed
 from zmask_export.errors import CalibrationError
-from zmask_export.spec import DefenseSpec, Preprocess, Size, Spec
+from zmask_export.spec import Bound, DefenseSpec, Preprocess, Size, Spec
 
 FORMAT_VERSION = 1
 _KEY = "zmask-export"
@@ -105,7 +105,7 @@ class CalibrationHeader(Spec):
     defense: DefenseSpec
     images: Annotated[int, Field(ge=1)]
     dataset_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    threshold: Annotated[float, Field(ge=0)] | None = None
+    threshold: Bound | None = None
     fit: FitSummary | None = None
 
 

@@ -18,6 +18,7 @@ from zmask_export.artifacts.folder import Folder
 from zmask_export.artifacts.signature import SIGNATURE_FILE, KeySource
 from zmask_export.errors import BundleError
 from zmask_export.spec import (
+    Bound,
     DetectorLimits,
     Fill,
     Policy,
@@ -143,7 +144,7 @@ class Manifest(Spec):
     batch: int | None
     preprocess: Preprocess
     fill: Fill
-    threshold: float
+    threshold: Bound
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     engines: tuple[EngineInfo, ...]

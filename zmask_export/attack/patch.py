@@ -16,6 +16,7 @@ from zmask_export.attack.detection_effect import DetectionEffect
 from zmask_export.attack.effect import Effect
 from zmask_export.attack.settings import Combine, Goal, Kind
 from zmask_export.data import images
+from zmask_export.data.pillow import DAMAGED, no_bombs
 from zmask_export.errors import ImageError, PatchError
 from zmask_export.spec import Size, Spec, explain
 
@@ -133,9 +134,9 @@ def info(path: Path) -> PatchInfo | None:
         PatchError: the record in the file is damaged.
     """
     try:
-        with Image.open(path) as image:
+        with no_bombs(), Image.open(path) as image:
             text = image.info.get(_KEY)
-    except (OSError, Image.DecompressionBombError) as exc:
+    except DAMAGED as exc:
         raise PatchError(
             f"The patch {path} cannot be read.", fix="Give an 8-bit RGB image."
         ) from exc

@@ -13,7 +13,6 @@ import copy
 import hashlib
 import io
 import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from zmask_export.data.pillow import BOMBS, DAMAGED, no_bombs
 from zmask_export.data.sampling import spread
 from zmask_export.errors import DatasetError, ImageError
 
@@ -54,8 +54,7 @@ def decode(data: bytes, name: str, *, convert: bool = False) -> NDArray[np.uint8
         ImageError: no image, cut short, too small, or not 8-bit RGB.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with no_bombs():
             image = Image.open(io.BytesIO(data))
             mode = image.mode
             if mode != "RGB" and not (convert and mode in _CONVERTIBLE):
@@ -72,7 +71,7 @@ def decode(data: bytes, name: str, *, convert: bool = False) -> NDArray[np.uint8
                     fix=f"Give images with sides of at least {MIN_SIDE} pixels.",
                 )
             array = np.asarray(image if mode == "RGB" else image.convert("RGB"))
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as exc:
+    except BOMBS as exc:
         raise ImageError(
             f"{name} claims an enormous size ({exc}).", fix="Shrink the image, or leave it out."
         ) from exc
@@ -81,7 +80,7 @@ def decode(data: bytes, name: str, *, convert: bool = False) -> NDArray[np.uint8
             f"{name} is not an image.",
             fix="Remove it from the folder, or pass --on-bad-image skip.",
         ) from exc
-    except (OSError, SyntaxError, ValueError, EOFError) as exc:
+    except DAMAGED as exc:
         raise ImageError(
             f"{name} is damaged or cut short ({exc}).",
             fix="Copy the file again, or pass --on-bad-image skip.",

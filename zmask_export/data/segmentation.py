@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zmask_export.data import images
+from zmask_export.data.pillow import DAMAGED, no_bombs
 from zmask_export.data.sampling import spread
 from zmask_export.errors import DatasetError
 
@@ -162,14 +163,14 @@ def _translate(labels: NDArray[np.uint8], table: dict[int, int], path: Path) -> 
 
 def _read_labels(path: Path) -> NDArray[np.uint8]:
     try:
-        with Image.open(path) as image:
+        with no_bombs(), Image.open(path) as image:
             if image.mode not in ("L", "P"):
                 raise DatasetError(
                     f"{path} has mode {image.mode}, not one class index a pixel.",
                     fix="Give single-channel 8-bit label maps.",
                 )
             return np.asarray(image)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as exc:
+    except DAMAGED as exc:
         raise DatasetError(
             f"The label map {path} cannot be read.", fix="Copy the data set again."
         ) from exc

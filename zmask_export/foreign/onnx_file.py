@@ -176,15 +176,23 @@ def _weight_files(path: Path, proto: ModelProto) -> list[Path]:
         # Not through the helper's class, which takes every key for an attribute of its own.
         location = next((e.value for e in tensor.external_data if e.key == "location"), "")
         file = folder / location
-        # Resolved, so that neither ".." nor a link leads out of the folder.
-        inside = not Path(location).is_absolute() and file.resolve().is_relative_to(folder)
-        if not location or not inside or file.is_symlink() or not file.is_file():
+        if not location or not _is_inside(file, folder):
             raise NetworkError(
                 f"The ONNX file {path} keeps weights in {location!r}, which is no file in its folder.",
                 fix="Put the weights beside the file, or save it again with them inside.",
             )
         found[file] = None
     return list(found)
+
+
+def _is_inside(file: Path, folder: Path) -> bool:
+    """Whether a path is a file in a folder or below, and no link."""
+    try:
+        # Resolved, so that neither ".." nor a link leads out of the folder; nor does an absolute path.
+        inside = file.resolve().is_relative_to(folder)
+        return inside and not file.is_symlink() and file.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:

@@ -6,7 +6,19 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 
-_EDGES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, (1 << 63) - 1, (1 << 64) - 1)
+_EDGES = (
+    0,
+    1,
+    0x7F,
+    0x80,
+    0xFF,
+    0x7FFF,
+    0xFFFF,
+    0x7FFFFFFF,
+    0xFFFFFFFF,
+    (1 << 63) - 1,
+    (1 << 64) - 1,
+)
 _WORDS = (
     b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1", b"0", b"null", b"true", b"[]", b"{}", b'""',
     b"99999999999999999999", b"!!int ''", b"!!bool x", b"!!timestamp x", b"&a [*a]", b"../../x", b"\\ud800",
@@ -29,7 +41,9 @@ def _changed(data: bytes, seeds: Sequence[bytes], rng: random.Random) -> bytes:
     at = rng.randrange(len(data) + 1)
     kind = rng.randrange(7)
     if kind == 0:  # a bit
-        return data[:at] + bytes(b ^ 1 << rng.randrange(8) for b in data[at : at + 1]) + data[at + 1 :]
+        return (
+            data[:at] + bytes(b ^ 1 << rng.randrange(8) for b in data[at : at + 1]) + data[at + 1 :]
+        )
     if kind == 1:  # a number at the edge of its type
         width = rng.choice((1, 2, 4, 8))
         value = rng.choice(_EDGES) & ((1 << 8 * width) - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
 from collections.abc import Callable
@@ -50,13 +51,11 @@ def _onnx(data: bytes, folder: Path) -> None:
 
 def _image(data: bytes, folder: Path) -> None:
     path = _laid(data, folder / "image.png")
-    for convert in (False, True):
-        try:
-            images.read(path, convert=convert)
-        except ZMaskError:
-            if convert:
-                raise
-    patch.info(path)
+    _all(
+        lambda: patch.info(path),
+        lambda: images.read(path),
+        lambda: images.read(path, convert=True),
+    )
 
 
 def _labels(data: bytes, folder: Path) -> None:
@@ -78,12 +77,7 @@ def _coco(data: bytes, folder: Path) -> None:
 
 def _yaml(data: bytes, folder: Path) -> None:
     path = _laid(data, folder / "file.yaml")
-    for read in (presets.load_preset, load_study):
-        try:
-            read(path)
-        except ZMaskError:
-            if read is load_study:
-                raise
+    _all(lambda: load_study(path), lambda: presets.load_preset(path))
 
 
 def _palette(data: bytes, folder: Path) -> None:
@@ -115,6 +109,14 @@ def accepts(reader: str, data: bytes, folder: Path) -> bool:
         except ZMaskError:
             return False
     return True
+
+
+def _all(*calls: Callable[[], object]) -> None:
+    """Make every call; the last one's refusal counts."""
+    for call in calls[:-1]:
+        with contextlib.suppress(ZMaskError):
+            call()
+    calls[-1]()
 
 
 def _laid(data: bytes, path: Path) -> Path:
