@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class Outcome:
 
     Attributes:
         reader: which.
-        seconds: how long it ran, at the least.
+        seconds: how long it ran; an input over a bound ends it early.
         executions: inputs that were tried.
         coverage: edges of instrumented code that were reached.
         features: the same with counts of passes, as libFuzzer tells them apart.
@@ -74,11 +75,12 @@ def fuzz(reader: str, seconds: int, finds: Path, seed: int) -> Outcome:
             f"-max_len={MOST_BYTES}", f"-artifact_prefix={own}/", f"-seed={seed}",
             "-print_final_stats=1", str(folder / "corpus"),
         ]  # fmt: skip
+        started = time.monotonic()
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", check=False,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )  # fmt: skip
-        return _outcome(reader, seconds, done.stderr, own)
+        return _outcome(reader, round(time.monotonic() - started), done.stderr, own)
 
 
 def _outcome(reader: str, seconds: int, said: str, finds: Path) -> Outcome:
