@@ -25,7 +25,10 @@ the repository's root:
 
     {COMMAND}
 
-Paths are shortened to their last name.
+Paths are shortened to their last name. What readers of files do with bytes that nobody thought of is looked
+for by fuzzing (`pip install -e '.[fuzz]'`; a JSON object a reader, exit code 1 where something was found):
+
+    python tools/fuzz/run.py --reader all --seconds 600 --json
 """
 _COLUMNS = "| input | verb | exit | what the user sees |\n| --- | --- | --- | --- |\n"
 _NODE = re.compile(r"(?P<file>[^:]+)::(?P<test>\w+)(?:\[(?P<case>.*)\])? \(\w+\)")

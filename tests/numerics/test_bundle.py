@@ -14,8 +14,10 @@ from onnx import numpy_helper
 from PIL import Image
 
 from tests.conftest import Inputs, link_tree, zmask
+from zmask_export.backends.runner import DeviceArray
 from zmask_export.errors import ShapeError
 from zmask_export.pipeline.run import ImageRecord
+from zmask_export.runtime.inputs import Prepared
 from zmask_export.runtime.protected import load
 
 
@@ -70,3 +72,17 @@ def test_an_image_that_cannot_be_is_refused_before_it_runs(value: float, loud: P
             engine(image)
         image[1, 3, 3] = np.finfo(np.float32).smallest_subnormal
         assert engine(image).flag
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_image_that_is_read_where_it_lies_is_refused_by_its_score(
+    value: float, detect_bundle: Path
+) -> None:
+    with load(detect_bundle, backend="onnxruntime-cpu", threads=1) as engine:
+        images = np.full((2, 3, *engine.manifest.input_size), 0.5, np.float32)
+        # As on a GPU: an address, of whose values nothing is known beforehand.
+        there = DeviceArray(images.ctypes.data, images.shape, "cpu", 0, images)
+        assert len(engine._run(Prepared(there, single=False), None)) == 2
+        images[1, 2, -1, -1] = value
+        with pytest.raises(ShapeError, match="a score that is no number"):
+            engine._run(Prepared(there, single=False), None)

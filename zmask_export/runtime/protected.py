@@ -32,8 +32,8 @@ class Result:
         prediction: class index of every pixel, uint8 (H, W); None of a detector.
         detections: what a detector found; None of other networks.
         mask: True where the image was kept, False where it is covered, bool (H, W).
-        flag: whether an adversarial object was found.
-        score: over-activation d.
+        flag: whether an adversarial object was found, or the score is not a number.
+        score: over-activation d; not finite where the network's numbers outgrew their type.
         threshold: the threshold that d was compared with.
         soft_mask: M~, float32 (HR, WR) in (0, 1).
         heatmap_shallow, heatmap_deep: HS and HD, float32 (HR, WR).
@@ -102,7 +102,7 @@ class Protected:
 
         Raises:
             ShapeError: another shape, dtype or device, a value that is not finite or outside [0, 1]
-                (on a GPU only what makes the score not finite is noticed).
+                (on a GPU only what is not finite, by the score that comes back).
             UsageError: a threshold that is no number from 0 on, or the engine is closed.
             ImageError: an aspect ratio too far from the engine's.
             BackendError: the runner failed.
