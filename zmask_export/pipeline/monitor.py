@@ -14,7 +14,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 
 from zmask_export.artifacts import calibration as calibrations
-from zmask_export.artifacts.manifest import CALIBRATION_FILE, read_manifest
+from zmask_export.artifacts.manifest import CALIBRATION_FILE, open_bundle
 from zmask_export.drift.lines import Frame, OnBadLine, read_frames, unreadable
 from zmask_export.drift.martingale import DriftTest
 from zmask_export.drift.rates import Rate, rate
@@ -232,9 +232,10 @@ def monitor(
 def _clean_scores(source: Path) -> tuple[float, ...]:
     """Scores of the clean images that a calibration was fitted on."""
     if source.is_dir():
-        read_manifest(source)
-        source = source / CALIBRATION_FILE
-    calibration = calibrations.load(source)
+        checked = open_bundle(source, lambda _: (CALIBRATION_FILE,))
+        calibration = calibrations.parse(checked.read(CALIBRATION_FILE), source / CALIBRATION_FILE)
+    else:
+        calibration = calibrations.load(source)
     calibration.require_fitted()
     if calibration.header.fit is None:
         raise CalibrationError(
