@@ -11,8 +11,9 @@ import pytest
 
 from tests.artifacts.test_manifest import _manifest
 from zmask_export.artifacts import folder as folders
+from zmask_export.artifacts.bundle import CheckedBundle, open_bundle
 from zmask_export.artifacts.folder import Folder
-from zmask_export.artifacts.manifest import FILE_NAME, CheckedBundle, Manifest, open_bundle
+from zmask_export.artifacts.manifest import FILE_NAME, Manifest
 from zmask_export.errors import BundleError
 
 needs_descriptors = pytest.mark.skipif(

@@ -12,7 +12,7 @@ import pytest
 
 import zmask_export
 from tests.conftest import Inputs, assert_refused, contents, link_tree, zmask
-from zmask_export.artifacts.manifest import open_bundle, read_manifest
+from zmask_export.artifacts.bundle import open_bundle, read_manifest
 from zmask_export.artifacts.signature import Signer
 from zmask_export.errors import BundleError, UsageError
 from zmask_export.pipeline.rewrite import rewrite

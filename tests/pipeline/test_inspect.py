@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 
 from tests.conftest import assert_refused, link_tree, zmask
-from zmask_export.artifacts.manifest import read_manifest
+from zmask_export.artifacts.bundle import read_manifest
 
 
 def test_a_bundle_is_described_as_its_files_say(bundle: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from tests.conftest import Inputs, Outcome, assert_refused, link_tree, zmask
 from tests.profiling.browser import look, needs_browser
-from zmask_export.artifacts.manifest import FILE_NAME, Manifest, describe_files, read_manifest
+from zmask_export.artifacts.bundle import read_manifest
+from zmask_export.artifacts.manifest import FILE_NAME, Manifest, describe_files
 from zmask_export.backends.gpu import gpu_count
 from zmask_export.pipeline.profile_files import default_folder
 from zmask_export.pipeline.rewrite import rewrite

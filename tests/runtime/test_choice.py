@@ -9,7 +9,8 @@ import pytest
 
 import zmask_export
 from tests.conftest import SIZE, Inputs, assert_refused, zmask
-from zmask_export.artifacts.manifest import EngineInfo, read_manifest
+from zmask_export.artifacts.bundle import read_manifest
+from zmask_export.artifacts.manifest import EngineInfo
 from zmask_export.backends.gpu import compute_capability, gpu_count
 from zmask_export.cli.options import BACKENDS as OFFERED
 from zmask_export.errors import BackendUnavailableError, UsageError

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.conftest import SIZE
-from zmask_export.artifacts.manifest import read_manifest
+from zmask_export.artifacts.bundle import read_manifest
 from zmask_export.backends.onnx_runtime import OnnxRuntimeRunner
 from zmask_export.backends.runner import Arrays
 from zmask_export.data.images import to_float

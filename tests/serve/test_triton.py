@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import SIZE, assert_refused, contents, link_tree, zmask
-from zmask_export.artifacts.manifest import FILE_NAME, EngineInfo, describe_files, read_manifest
+from zmask_export.artifacts.bundle import read_manifest
+from zmask_export.artifacts.manifest import FILE_NAME, EngineInfo, describe_files
 from zmask_export.fuse.batch import fix_batch
 from zmask_export.runtime.choice import ONNX_FILE
 from zmask_export.serve.triton import ServedModel, ServedTensor, configuration

@@ -9,9 +9,10 @@ from pathlib import Path
 import onnx_ir as ir
 from torch import Tensor
 
+from zmask_export.artifacts.bundle import is_bundle
 from zmask_export.artifacts.calibration import Calibration
 from zmask_export.artifacts.files import recover, require_writable
-from zmask_export.artifacts.manifest import Manifest, is_bundle
+from zmask_export.artifacts.manifest import Manifest
 from zmask_export.artifacts.signature import Signer
 from zmask_export.attack import patch as patches
 from zmask_export.backends.onnx_runtime import OnnxRuntimeRunner

@@ -120,7 +120,7 @@ def write_bundle(
             versions=_versions(engines),
             files=describe_files(folder),
         )
-        data = (manifest.model_dump_json(indent=2) + "\n").encode()
+        data = manifest.to_bytes()
         (folder / FILE_NAME).write_bytes(data)
         if signer is not None:
             (folder / SIGNATURE_FILE).write_bytes(signer.sign(data))

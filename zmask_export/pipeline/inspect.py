@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from zmask_export.artifacts.manifest import CALIBRATION_FILE, CheckedBundle, Manifest, open_bundle
+from zmask_export.artifacts.bundle import CheckedBundle, open_bundle
+from zmask_export.artifacts.manifest import CALIBRATION_FILE, Manifest
 from zmask_export.artifacts.signature import KeySource
 from zmask_export.profiling.stock import Graph
 from zmask_export.runtime.choice import ONNX_FILE

@@ -14,7 +14,8 @@ from typing import BinaryIO, Literal
 import numpy as np
 
 from zmask_export.artifacts import calibration as calibrations
-from zmask_export.artifacts.manifest import CALIBRATION_FILE, open_bundle
+from zmask_export.artifacts.bundle import open_bundle
+from zmask_export.artifacts.manifest import CALIBRATION_FILE
 from zmask_export.drift.lines import Frame, OnBadLine, read_frames, unreadable
 from zmask_export.drift.martingale import DriftTest
 from zmask_export.drift.rates import Rate, rate

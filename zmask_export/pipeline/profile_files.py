@@ -8,15 +8,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from zmask_export.artifacts import calibration as calibrations
+from zmask_export.artifacts.bundle import CheckedBundle, open_bundle
 from zmask_export.artifacts.files import require_writable, write_text
 from zmask_export.artifacts.manifest import (
     CALIBRATION_FILE,
     LATENCY_FILE,
     PARITY_FILE,
     REPORT_FILE,
-    CheckedBundle,
     Manifest,
-    open_bundle,
 )
 from zmask_export.artifacts.signature import KeySource
 from zmask_export.errors import BundleError, UsageError

@@ -7,14 +7,9 @@ import shutil
 from pathlib import Path
 
 from zmask_export.artifacts import signature
+from zmask_export.artifacts.bundle import CheckedBundle, open_bundle
 from zmask_export.artifacts.files import new_directory
-from zmask_export.artifacts.manifest import (
-    FILE_NAME,
-    CheckedBundle,
-    Manifest,
-    describe,
-    open_bundle,
-)
+from zmask_export.artifacts.manifest import FILE_NAME, Manifest, describe
 from zmask_export.artifacts.signature import SIGNATURE_FILE, KeySource, Signer
 from zmask_export.errors import BundleError, UsageError
 
@@ -97,7 +92,7 @@ def rewrite(
             infos[name] = describe(text.encode())
         if files:
             manifest = manifest.model_copy(update={"files": dict(sorted(infos.items()))})
-            data = (manifest.model_dump_json(indent=2) + "\n").encode()
+            data = manifest.to_bytes()
         (folder / FILE_NAME).write_bytes(data)
         if signer is not None:
             (folder / SIGNATURE_FILE).write_bytes(signer.sign(data))

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from zmask_export import __version__
+from zmask_export.artifacts.bundle import CheckedBundle, open_bundle
 from zmask_export.artifacts.files import new_directory, recover, require_writable
-from zmask_export.artifacts.manifest import CheckedBundle, Manifest, open_bundle
+from zmask_export.artifacts.manifest import Manifest
 from zmask_export.errors import BundleError, OutputError, UsageError
 from zmask_export.runtime.choice import ONNX_FILE
 from zmask_export.serve.graph import THRESHOLD, per_image, with_default

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from zmask_export.artifacts.manifest import CheckedBundle, EngineInfo, Manifest
+from zmask_export.artifacts.bundle import CheckedBundle
+from zmask_export.artifacts.manifest import EngineInfo, Manifest
 from zmask_export.backends.onnx_runtime import Device, OnnxRuntimeRunner
 from zmask_export.backends.runner import Runner
 from zmask_export.backends.tensorrt import Flavour

@@ -11,7 +11,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from zmask_export.artifacts.manifest import CheckedBundle, Manifest, open_bundle
+from zmask_export.artifacts.bundle import CheckedBundle, open_bundle
+from zmask_export.artifacts.manifest import Manifest
 from zmask_export.artifacts.signature import KeySource
 from zmask_export.backends.runner import Arrays, DeviceArray, closed
 from zmask_export.errors import ShapeError, UsageError

@@ -7,6 +7,7 @@
 
 #include "fields.hpp"
 #include "json.hpp"
+#include "sha256.hpp"
 #include "utf8.hpp"
 
 namespace zmask {
@@ -172,6 +173,21 @@ std::map<std::string, FileInfo> files(Fields& outer) {
   return found;
 }
 
+// Whether a checksum is that of the text with 64 zeros in its place.
+bool explains(const std::string& checksum, std::string_view text) {
+  const std::string before = "\"checksum\": \"";
+  const std::size_t at = text.find(before + checksum + "\"");
+  if (at == std::string_view::npos) return false;
+  const std::size_t start = at + before.size();
+  const std::string zeros(checksum.size(), '0');
+  const std::string_view rest = text.substr(start + checksum.size());
+  Sha256 digest;
+  digest.update(text.data(), start);
+  digest.update(zeros.data(), zeros.size());
+  digest.update(rest.data(), rest.size());
+  return digest.hex() == checksum;
+}
+
 // What run() takes for granted when it hands out scores, flags and masks.
 void check_signature(const BundleInfo& info) {
   const auto sized = [](std::size_t side) { return static_cast<std::int64_t>(side); };
@@ -235,6 +251,7 @@ Manifest read(const json::Value& document) {
     text_of(member.value, at);
   });
   manifest.files = files(fields);
+  if (!fields.is_null("checksum")) manifest.checksum = fields.hash("checksum");
   fields.done();
   check_signature(info);
   for (const EngineInfo& listed : manifest.engines) {
@@ -247,7 +264,11 @@ Manifest read(const json::Value& document) {
 
 Manifest parse_manifest(std::string_view text) {
   try {
-    return read(json::parse(text));
+    Manifest manifest = read(json::parse(text));
+    if (manifest.checksum && !explains(*manifest.checksum, text)) {
+      throw ManifestError("its checksum is another");
+    }
+    return manifest;
   } catch (const json::ParseError& error) {
     throw ManifestError(error.what());
   }

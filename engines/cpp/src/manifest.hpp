@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,6 +31,7 @@ struct Manifest {
   BundleInfo info;
   std::vector<EngineInfo> engines;
   std::map<std::string, FileInfo> files;
+  std::optional<std::string> checksum;  // of the text that it was read from
 };
 
 // A manifest that cannot be used; the text says which field and why.

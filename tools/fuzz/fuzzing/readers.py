@@ -12,7 +12,8 @@ from PIL import Image
 
 from zmask_export import presets
 from zmask_export.artifacts import calibration
-from zmask_export.artifacts.manifest import FILE_NAME, is_bundle, read_manifest
+from zmask_export.artifacts.bundle import is_bundle, read_manifest
+from zmask_export.artifacts.manifest import FILE_NAME
 from zmask_export.attack import palette, patch
 from zmask_export.data import images
 from zmask_export.data.coco import BoxFolder
