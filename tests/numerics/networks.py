@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -92,7 +93,13 @@ def subject(layers: list[nn.Module], defense: DefenseSpec | None = None) -> Subj
     return Subject(bare, calibration, to_bytes(export_bare(bare, SIZE)))
 
 
+@functools.cache
 def named(name: str) -> Subject:
+    """One of :data:`NETWORKS`, shared: not to be changed."""
+    return made(name)
+
+
+def made(name: str) -> Subject:
     """One of :data:`NETWORKS`, with seeded weights."""
     torch.manual_seed(0)
     return subject(NETWORKS[name]())

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from tests.numerics.networks import IMAGES, Subject, agree, named
+from tests.numerics.networks import made as fresh
 from tests.small import SIZE, to_bytes
 from zmask_export.calibrate.moments import Moments
 from zmask_export.export.bare import export_bare
@@ -80,7 +81,7 @@ def test_a_channel_that_hardly_moved_flags_what_moves_it(exponent: int) -> None:
 
 @pytest.mark.parametrize("exponent", [-21, -18, -12])
 def test_what_little_a_channel_moves_is_not_cancelled(exponent: int) -> None:
-    made = _with_noise(named("ReLU"), 1.37 * 2.0**exponent)
+    made = _with_noise(fresh("ReLU"), 1.37 * 2.0**exponent)
     got = made.run(made.runner(Policy.DETECT), IMAGES)
     expected = made.reference(IMAGES, Policy.DETECT)
     for name in ("heatmap_shallow", "heatmap.shallow.first"):

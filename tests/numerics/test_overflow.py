@@ -2,51 +2,54 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import onnx
 import pytest
 import torch
 
-from tests.numerics.networks import IMAGES, Subject, named
+from tests.numerics.networks import IMAGES, Subject, made, named
 from tests.small import SIZE, to_bytes
 from zmask_export.export.bare import export_bare
 from zmask_export.spec import Policy, Precision
 
 
+@functools.cache
 def _louder(factor: float) -> Subject:
     """The ReLU network whose second product gives ``factor`` times as much, calibrated as it was."""
-    made = named("ReLU")
+    own = made("ReLU")
     with torch.no_grad():
-        made.bare.network[2].weight.mul_(factor)
-    return Subject(made.bare, made.calibration, to_bytes(export_bare(made.bare, SIZE)))
+        own.bare.network[2].weight.mul_(factor)
+    return Subject(own.bare, own.calibration, to_bytes(export_bare(own.bare, SIZE)))
 
 
 @pytest.mark.parametrize("policy", list(Policy))
 def test_float16_overflow_in_a_tap_raises_the_flag(policy: Policy) -> None:
-    made = _louder(3e5)
-    expected = made.reference(IMAGES, policy)
+    loud = _louder(3e5)
+    expected = loud.reference(IMAGES, policy)
     assert np.isfinite(expected["score"]).all()
-    full = made.run(made.runner(policy), IMAGES)
-    low = made.run(made.runner(policy, "fp16"), IMAGES)
+    full = loud.run(loud.runner(policy), IMAGES)
+    low = loud.run(loud.runner(policy, "fp16"), IMAGES)
     assert full["flag"].all()
     assert low["flag"].all()
     assert not np.isfinite(low["score"]).any()
     # bfloat16 has float32's range.
-    assert np.isfinite(made.run(made.runner(policy, "bf16"), IMAGES)["score"]).all()
+    assert np.isfinite(loud.run(loud.runner(policy, "bf16"), IMAGES)["score"]).all()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_float32_overflow_in_the_cascade_raises_the_flag(precision: Precision) -> None:
-    made = _louder(1e30)
+    loud = _louder(1e30)
     for policy in Policy:
-        got = made.run(made.runner(policy, precision), IMAGES)
+        got = loud.run(loud.runner(policy, precision), IMAGES)
         assert got["flag"].all()
-        np.testing.assert_array_equal(got["flag"], made.reference(IMAGES, policy)["flag"])
+        np.testing.assert_array_equal(got["flag"], loud.reference(IMAGES, policy)["flag"])
 
 
 def test_one_tap_of_several_that_overflows_is_enough() -> None:
-    made = _louder(float("inf"))
-    got = made.run(made.runner(Policy.GATED), IMAGES)
+    loud = _louder(float("inf"))
+    got = loud.run(loud.runner(Policy.GATED), IMAGES)
     assert np.isfinite(got["heatmap_shallow"]).all()
     assert not np.isfinite(got["heatmap_deep"]).all()
     assert got["flag"].all()

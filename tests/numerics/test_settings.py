@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +14,6 @@ from tests.numerics.networks import IMAGES, NETWORKS, Subject, agree, named
 from tests.small import random_calibration, split_flags
 from zmask_export.spec import DefenseSpec, Policy, Size
 
-_subject = functools.cache(named)
 TAPS = st.sampled_from([("first",), ("last",), ("first", "last")])
 
 
@@ -69,7 +67,7 @@ def test_graph_and_reference_decide_alike(
     policy: Policy,
     dead: float | None,
 ) -> None:
-    exported = _subject(name)
+    exported = named(name)
     calibration = random_calibration(exported.bare, defense)
     tap = defense.taps[-1]
     std = calibration.std[tap].copy()
