@@ -39,7 +39,7 @@ class Outcome:
 
     Attributes:
         reader: which.
-        seconds: how long it ran; an input over a bound ends it early.
+        seconds: how long it ran, its start included; an input over a bound ends it early.
         executions: inputs that were tried.
         coverage: edges of instrumented code that were reached.
         features: the same with counts of passes, as libFuzzer tells them apart.
