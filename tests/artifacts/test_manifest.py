@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import link_tree
 from zmask_export.artifacts.bundle import is_bundle, read_manifest
 from zmask_export.artifacts.manifest import (
     FILE_NAME,
@@ -214,26 +213,22 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
         _refused(path, "is no bundle")
 
 
-def test_any_changed_byte_of_a_manifest_is_noticed(bundle: Path, tmp_path: Path) -> None:
-    folder = link_tree(bundle, tmp_path / "bundle")
-    path = folder / FILE_NAME
-    data = path.read_bytes()
-    assert read_manifest(folder).to_bytes() == data
+def test_any_changed_byte_of_a_manifest_is_noticed(bundle: Path) -> None:
+    path = bundle / FILE_NAME
+    data = read_manifest(bundle).sealed().to_bytes()
+    path.write_bytes(data)
+    assert read_manifest(bundle).to_bytes() == data
     rng = np.random.default_rng(0)
-    threshold = data.index(b'"threshold": 0.') + len(b'"threshold": 0.')
-    for at in (threshold, 0, len(data) - 1, *rng.integers(len(data), size=200)):
+    threshold = data.index(b'"threshold": ') + len(b'"threshold": ')
+    for at in (threshold, 0, len(data) - 1, *rng.integers(len(data), size=500)):
         changed = bytearray(data)
         changed[at] ^= 1 << int(rng.integers(8))
-        path.unlink()
         path.write_bytes(changed)
         with pytest.raises(BundleError):
-            read_manifest(folder)
+            read_manifest(bundle)
 
 
-def test_a_manifest_from_before_checksums_is_read(bundle: Path, tmp_path: Path) -> None:
-    folder = link_tree(bundle, tmp_path / "bundle")
-    manifest = read_manifest(folder)
-    older = manifest.model_dump_json(indent=2, exclude={"checksum"})
-    (folder / FILE_NAME).unlink()
-    (folder / FILE_NAME).write_text(older)
-    assert read_manifest(folder).files == manifest.files
+def test_a_manifest_from_before_checksums_is_read(bundle: Path) -> None:
+    older = read_manifest(bundle).model_dump_json(exclude={"checksum"})
+    (bundle / FILE_NAME).write_text(older)
+    assert read_manifest(bundle).checksum is None

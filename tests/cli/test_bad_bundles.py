@@ -26,6 +26,7 @@ def _manifest(change: Callable[[dict[str, Any]], None]) -> Spoil:
         path = bundle / "manifest.json"
         record = json.loads(path.read_text())
         change(record)
+        record["checksum"] = None
         _rewrite(path, json.dumps(record).encode())
 
     return spoil

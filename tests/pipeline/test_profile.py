@@ -195,7 +195,7 @@ def test_what_cannot_be_is_refused_before_anything_runs(bundle: Path, tmp_path: 
     copy = link_tree(bundle, tmp_path / "fixed")
     manifest = Manifest.model_validate_json((copy / FILE_NAME).read_text())
     (copy / FILE_NAME).unlink()
-    (copy / FILE_NAME).write_text(manifest.model_copy(update={"batch": 2}).model_dump_json())
+    (copy / FILE_NAME).write_bytes(manifest.model_copy(update={"batch": 2}).sealed().to_bytes())
     assert_refused(zmask("profile", copy, "--batch", 1), 2, "batches of 2")
 
 
@@ -213,6 +213,6 @@ def test_a_damaged_parity_file_is_a_bundle_error(bundle: Path, tmp_path: Path) -
     manifest = Manifest.model_validate_json((copy / FILE_NAME).read_text())
     (copy / FILE_NAME).unlink()
     changed = manifest.model_copy(update={"files": describe_files(copy)})
-    (copy / FILE_NAME).write_text(changed.model_dump_json())
+    (copy / FILE_NAME).write_bytes(changed.sealed().to_bytes())
     assert_refused(zmask("profile", copy), 4, "parity.json")  # at once
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]

@@ -98,8 +98,8 @@ def altered(
         changes["engines"] = (*manifest.engines, engine)
     (folder / FILE_NAME).unlink()
     changes["files"] = describe_files(folder)
-    text = manifest.model_copy(update=changes).model_dump_json()
-    (folder / FILE_NAME).write_text(text, "utf-8")
+    data = manifest.model_copy(update=changes).sealed().to_bytes()
+    (folder / FILE_NAME).write_bytes(data)
     return folder
 
 

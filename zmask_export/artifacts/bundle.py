@@ -134,10 +134,10 @@ def _parse(folder: Path, data: bytes) -> Manifest:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as exc:
         raise _bad(folder, f"has a damaged manifest ({explain(exc)})") from exc
-    if not manifest.explains(data):
-        raise _bad(folder, "has a damaged manifest (its checksum is another)")
     if manifest.schema_version != SCHEMA_VERSION:
         raise _bad(folder, f"has schema version {manifest.schema_version}, not {SCHEMA_VERSION}")
+    if not manifest.explains(data):
+        raise _bad(folder, "has a damaged manifest (its checksum is another)")
     return manifest
 
 

@@ -152,11 +152,15 @@ class Manifest(Spec):
     files: dict[str, FileInfo]
     checksum: Hash | None = None
 
-    def to_bytes(self) -> bytes:
-        """The content of manifest.json, with its checksum."""
+    def sealed(self) -> Manifest:
+        """The same with its checksum."""
         blank = self.model_copy(update={"checksum": _BLANK})
-        data = (blank.model_dump_json(indent=2) + "\n").encode()
-        return data.replace(_entry(_BLANK), _entry(hashlib.sha256(data).hexdigest()))
+        checksum = hashlib.sha256(blank.to_bytes()).hexdigest()
+        return self.model_copy(update={"checksum": checksum})
+
+    def to_bytes(self) -> bytes:
+        """The content of manifest.json."""
+        return (self.model_dump_json(indent=2) + "\n").encode()
 
     def explains(self, data: bytes) -> bool:
         """Whether ``data``, which this was read from, has the checksum that it states, if any."""

@@ -119,7 +119,7 @@ def write_bundle(
             calibration_sha256=calibration.sha256(),
             versions=_versions(engines),
             files=describe_files(folder),
-        )
+        ).sealed()
         data = manifest.to_bytes()
         (folder / FILE_NAME).write_bytes(data)
         if signer is not None:

@@ -91,7 +91,8 @@ def rewrite(
             (folder / name).write_bytes(text.encode())
             infos[name] = describe(text.encode())
         if files:
-            manifest = manifest.model_copy(update={"files": dict(sorted(infos.items()))})
+            changed = {"files": dict(sorted(infos.items()))}
+            manifest = manifest.model_copy(update=changed).sealed()
             data = manifest.to_bytes()
         (folder / FILE_NAME).write_bytes(data)
         if signer is not None:
