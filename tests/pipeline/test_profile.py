@@ -167,7 +167,7 @@ def test_a_report_goes_into_the_bundle_with_its_hashes(
     manifest = read_manifest(copy)
     added = manifest.files.keys() - before.files.keys()
     assert added == {"latency.json", "report.html"}
-    assert manifest.model_copy(update={"files": before.files}) == before
+    assert manifest.model_copy(update={"files": before.files}).sealed() == before
     assert before.files.items() <= manifest.files.items()
     assert load(copy).manifest == manifest
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy"]
