@@ -67,6 +67,14 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--bad-inputs is for one process: leave -n out")
 
 
+LONGEST = ("test_readme.py", "test_camvid_study.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that they do not keep one process busy while the others are done."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     page: Path | None = session.config.getoption("--bad-inputs")
     if page is None or exitstatus != 0:
