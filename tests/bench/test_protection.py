@@ -10,6 +10,7 @@ import protection
 import psutil
 import pytest
 from click.testing import CliRunner
+from measuring.command import exit_code
 from overhead.bars import bars_of
 from overhead.record import Bar, Record, Timing
 
@@ -226,7 +227,7 @@ def test_a_wrong_option_is_an_error_of_two_lines(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["protection.py", *arguments])
-    assert protection.run() == code
+    assert exit_code(protection.main) == code
     assert says in capsys.readouterr().err
 
 

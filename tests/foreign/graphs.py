@@ -10,6 +10,8 @@ import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 CLASSES = 5
+TAPS = ("--input-size", "96x128", "--shallow", "stem", "--deep", "mid")
+"""Options for a network whose taps have these names."""
 FREE = ("N", 3, "H", "W")
 
 

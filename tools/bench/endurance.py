@@ -23,11 +23,11 @@ from typing import Any
 import click
 import numpy as np
 import psutil
+from measuring.command import exit_code
 from numpy.typing import NDArray
 
 from zmask_export import Protected, Result, load
 from zmask_export.cli.options import BACKENDS
-from zmask_export.errors import ZMaskError
 
 INTERVAL = 0.5
 """Seconds between looks at the memory."""
@@ -204,19 +204,5 @@ def main(
     return 0 if record.good else 1
 
 
-def run() -> int:
-    """Run the command; errors of ours become two lines and their exit code."""
-    try:
-        return main(standalone_mode=False)
-    except click.ClickException as exc:
-        exc.show()
-        return exc.exit_code
-    except click.Abort:
-        return 130
-    except ZMaskError as exc:
-        click.echo(f"Error: {exc}", err=True)
-        return exc.exit_code
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(exit_code(main))

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from measuring.command import exit_code
 from overhead.graphs import build_graphs, calibration_for, open_for_timing
 from overhead.plot import draw
 from overhead.run import SECTIONS, Settings, measure
@@ -28,7 +29,6 @@ from overhead.tables import show
 from zmask_export.artifacts.files import require_writable, write_bytes
 from zmask_export.cli.console import table_console
 from zmask_export.cli.options import network_from, network_options
-from zmask_export.errors import ZMaskError
 from zmask_export.profiling.machine import cores
 
 QUICK_ROUNDS = 3
@@ -89,20 +89,5 @@ def main(**options: Any) -> None:
     show(record, table_console())
 
 
-def run() -> int:
-    """Run the command; errors of ours become two lines and their exit code."""
-    try:
-        main(standalone_mode=False)
-    except click.ClickException as exc:
-        exc.show()
-        return exc.exit_code
-    except click.Abort:
-        return 130
-    except ZMaskError as exc:
-        click.echo(f"Error: {exc}", err=True)
-        return exc.exit_code
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(exit_code(main))

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Error as ProtobufError
 from onnx import ModelProto, TensorProto, external_data_helper
+from onnx.shape_inference import InferenceError
 
 from zmask_export.errors import NetworkError
 from zmask_export.foreign.suggest import Shape
@@ -78,8 +80,8 @@ class OnnxFile:
         fix_input(copy, self.image, 1, size)
         try:
             inferred = onnx.shape_inference.infer_shapes(copy, data_prop=True)
-        except Exception:  # only costs suggestions; the graph is judged by running it
-            return {}
+        except (InferenceError, RuntimeError, ValueError, ProtobufError):
+            return {}  # only costs suggestions; the graph is judged by running it
         found = {}
         for value in (*inferred.graph.value_info, *inferred.graph.output):
             dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
