@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -40,6 +41,7 @@ class Outcome:
     Attributes:
         reader: which.
         seconds: how long it ran, its start included; an input over a bound ends it early.
+        cpu_s: processor time it took, its start included.
         executions: inputs that were tried.
         coverage: edges of instrumented code that were reached.
         features: the same with counts of passes, as libFuzzer tells them apart.
@@ -51,6 +53,7 @@ class Outcome:
 
     reader: str
     seconds: int
+    cpu_s: int
     executions: int
     coverage: int
     features: int
@@ -75,15 +78,22 @@ def fuzz(reader: str, seconds: int, finds: Path, seed: int) -> Outcome:
             f"-max_len={MOST_BYTES}", f"-artifact_prefix={own}/", f"-seed={seed}",
             "-print_final_stats=1", str(folder / "corpus"),
         ]  # fmt: skip
-        started = time.monotonic()
+        started, used = time.monotonic(), _children_s()
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", check=False,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )  # fmt: skip
-        return _outcome(reader, round(time.monotonic() - started), done.stderr, own)
+        seconds = round(time.monotonic() - started)
+        return _outcome(reader, seconds, round(_children_s() - used), done.stderr, own)
 
 
-def _outcome(reader: str, seconds: int, said: str, finds: Path) -> Outcome:
+def _children_s() -> float:
+    """Processor time of the children that have ended."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return children.ru_utime + children.ru_stime
+
+
+def _outcome(reader: str, seconds: int, cpu_s: int, said: str, finds: Path) -> Outcome:
     """Read libFuzzer's own figures.
 
     Raises:
@@ -95,7 +105,7 @@ def _outcome(reader: str, seconds: int, said: str, finds: Path) -> Outcome:
         raise RuntimeError(f"the fuzzer of {reader} did not run:\n{said[-2000:]}")
     coverage, features, corpus = (int(value) for value in progress[-1])
     return Outcome(
-        reader, seconds, stats["number_of_executed_units"], coverage, features, corpus,
+        reader, seconds, cpu_s, stats["number_of_executed_units"], coverage, features, corpus,
         tuple(sorted(p.name for p in finds.iterdir() if p.suffix != ".txt")),
         stats["slowest_unit_time_sec"], stats["peak_rss_mb"],
     )  # fmt: skip
@@ -120,7 +130,8 @@ def main() -> int:
             print(json.dumps(asdict(outcome)), flush=True)
         else:
             print(
-                f"{reader}: {outcome.executions} inputs in {outcome.seconds} s, {outcome.coverage} edges, "
+                f"{reader}: {outcome.executions} inputs in {outcome.seconds} s "
+                f"({outcome.cpu_s} s of a processor), {outcome.coverage} edges, "
                 f"{len(outcome.finds)} finds, slowest {outcome.slowest_s} s, {outcome.peak_rss_mib} MiB",
                 flush=True,
             )

@@ -7,17 +7,19 @@ import io
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 from PIL import Image
 
 from zmask_export import presets
-from zmask_export.artifacts import calibration
+from zmask_export.artifacts import calibration, signature
 from zmask_export.artifacts.bundle import is_bundle, read_manifest
 from zmask_export.artifacts.manifest import FILE_NAME
 from zmask_export.attack import palette, patch
 from zmask_export.data import images
 from zmask_export.data.coco import BoxFolder
 from zmask_export.data.segmentation import SegmentationFolder
+from zmask_export.drift.lines import OnBadLine, read_frames
 from zmask_export.errors import ZMaskError
 from zmask_export.evaluate.study import load_study
 from zmask_export.foreign.onnx_file import read_onnx
@@ -85,6 +87,17 @@ def _palette(data: bytes, folder: Path) -> None:
     palette.load(_laid(data, folder / "palette.txt"))
 
 
+def _key(data: bytes, folder: Path) -> None:
+    path = _laid(data, folder / "key")
+    _all(lambda: signature.Signer(path), lambda: signature.key_bytes(path))
+
+
+def _results(data: bytes, _folder: Path) -> None:
+    for on_bad in get_args(OnBadLine):
+        for _ in read_frames(io.BytesIO(data), "results", on_bad=on_bad):
+            pass
+
+
 READERS: dict[str, Reader] = {
     "calibration": _calibration,
     "manifest": _manifest,
@@ -95,6 +108,8 @@ READERS: dict[str, Reader] = {
     "coco": _coco,
     "yaml": _yaml,
     "palette": _palette,
+    "key": _key,
+    "results": _results,
 }
 
 
