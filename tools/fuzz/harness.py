@@ -1,15 +1,19 @@
-"""One fuzzer: libFuzzer drives a reader. Started by run.py; options of libFuzzer follow the three names.
+"""One fuzzer: libFuzzer drives a reader. Started by run.py; what libFuzzer itself takes comes last.
 
-    python tools/fuzz/harness.py READER SCRATCH FINDS [options of libFuzzer] CORPUS
+    python tools/fuzz/harness.py READER SCRATCH FINDS SECONDS [options of libFuzzer] CORPUS
 
-An exception that is not ours is written to FINDS, once a place that raises it, and the run goes on.
+An exception that is not ours is written to FINDS, once a place that raises it, and the run goes on
+until it has taken SECONDS of a processor.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -26,10 +30,13 @@ with atheris.instrument_imports(include=INSTRUMENTED):
 def main() -> None:
     """Run until libFuzzer ends the process."""
     reader, scratch, finds = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    most_s = float(sys.argv[4])
     logging.disable(logging.CRITICAL)
     seen: set[str] = set()
 
     def one(data: bytes) -> None:
+        if time.process_time() > most_s:
+            os.kill(os.getpid(), signal.SIGUSR1)  # libFuzzer ends and says what it did
         try:
             accepts(reader, data, scratch)
         except Exception as exc:
@@ -41,7 +48,7 @@ def main() -> None:
                 (finds / name).write_bytes(data)
                 (finds / f"{name}.txt").write_text("".join(traceback.format_exception(exc)))
 
-    atheris.Setup([sys.argv[0], *sys.argv[4:]], one)
+    atheris.Setup([sys.argv[0], *sys.argv[5:]], one)
     atheris.Fuzz()
 
 

@@ -1,4 +1,4 @@
-"""Fuzz a reader for some time, and say what came of it.
+"""Fuzz a reader for some time of a processor, and say what came of it.
 
     python tools/fuzz/run.py --reader manifest --seconds 600 --json
     python tools/fuzz/run.py --reader all --seconds 600 --finds found/
@@ -73,8 +73,8 @@ def fuzz(reader: str, seconds: int, finds: Path, seed: int) -> Outcome:
         shutil.copytree(CORPUS / reader, folder / "corpus")
         harness = Path(__file__).with_name("harness.py")
         command = [
-            sys.executable, str(harness), reader, str(folder / "scratch"), str(own),
-            f"-max_total_time={seconds}", f"-timeout={SLOWEST_S}", f"-rss_limit_mb={MOST_MIB}",
+            sys.executable, str(harness), reader, str(folder / "scratch"), str(own), str(seconds),
+            f"-timeout={SLOWEST_S}", f"-rss_limit_mb={MOST_MIB}",
             f"-max_len={MOST_BYTES}", f"-artifact_prefix={own}/", f"-seed={seed}",
             "-print_final_stats=1", str(folder / "corpus"),
         ]  # fmt: skip
@@ -83,8 +83,8 @@ def fuzz(reader: str, seconds: int, finds: Path, seed: int) -> Outcome:
             command, capture_output=True, text=True, errors="replace", check=False,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )  # fmt: skip
-        seconds = round(time.monotonic() - started)
-        return _outcome(reader, seconds, round(_children_s() - used), done.stderr, own)
+        took = round(time.monotonic() - started)
+        return _outcome(reader, took, round(_children_s() - used), done.stderr, own)
 
 
 def _children_s() -> float:
@@ -115,7 +115,7 @@ def main() -> int:
     """Run what was asked for; 1 where something was found."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--reader", choices=[*READERS, "all"], required=True)
-    parser.add_argument("--seconds", type=int, default=600, help="for each reader")
+    parser.add_argument("--seconds", type=int, default=600, help="of a processor, for each reader")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
         "--finds", type=Path, default=Path("finds"), help="folder for inputs that fail"
