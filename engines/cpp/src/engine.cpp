@@ -234,18 +234,7 @@ Result Engine::run(Span<const ImageView> images, std::optional<double> threshold
 Result Engine::run(Span<const float> images, std::size_t batch,
                    std::optional<double> threshold) const {
   const BundleInfo& info = impl_->manifest.info;
-  const std::size_t image = 3 * info.height * info.width;
-  if (batch == 0 || images.size() / image != batch || images.size() % image != 0) {
-    throw ShapeError("The engine takes float32 (N, 3, " + std::to_string(info.height) + ", " +
-                         std::to_string(info.width) + "), got " + std::to_string(images.size()) +
-                         " elements for a batch of " + std::to_string(batch) + ".",
-                     "Give RGB planes of that size, one image after the other.");
-  }
-  // Written so that NaN fails the comparison.
-  if (!std::all_of(images.begin(), images.end(), [](float v) { return v >= 0 && v <= 1; })) {
-    throw ShapeError("The image holds NaN, infinity or values outside [0, 1].",
-                     "Scale 8-bit images by 1/255 and check the camera's conversion.");
-  }
+  check_planes(images, batch, info.height, info.width);
   return impl_->run(images.data(), batch, threshold);
 }
 

@@ -124,4 +124,19 @@ void to_float(const std::vector<std::uint8_t>& pixels, float* planes) {
   }
 }
 
+void check_planes(Span<const float> planes, std::size_t batch, std::size_t height, std::size_t width) {
+  const std::size_t image = 3 * height * width;
+  if (batch == 0 || planes.size() / image != batch || planes.size() % image != 0) {
+    throw ShapeError("The engine takes float32 (N, 3, " + std::to_string(height) + ", " +
+                         std::to_string(width) + "), got " + std::to_string(planes.size()) +
+                         " elements for a batch of " + std::to_string(batch) + ".",
+                     "Give RGB planes of that size, one image after the other.");
+  }
+  // Written so that NaN fails the comparison.
+  if (!std::all_of(planes.begin(), planes.end(), [](float v) { return v >= 0 && v <= 1; })) {
+    throw ShapeError("The image holds NaN, infinity or values outside [0, 1].",
+                     "Scale 8-bit images by 1/255 and check the camera's conversion.");
+  }
+}
+
 }  // namespace zmask

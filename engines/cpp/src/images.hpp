@@ -21,4 +21,9 @@ std::vector<std::uint8_t> resize(const ImageView& image, std::size_t height, std
 // Packed pixels (height, width, 3) to float32 (3, height, width) in [0, 1].
 void to_float(const std::vector<std::uint8_t>& pixels, float* planes);
 
+// Refuse what is no batch of RGB planes (batch, 3, height, width) in [0, 1].
+//
+// Throws ShapeError: another number of elements, none, NaN, infinity or a value outside [0, 1].
+void check_planes(Span<const float> planes, std::size_t batch, std::size_t height, std::size_t width);
+
 }  // namespace zmask

@@ -1,5 +1,7 @@
 #include "images.hpp"
 
+#include <cmath>
+#include <limits>
 #include <vector>
 
 #include "check.hpp"
@@ -51,6 +53,26 @@ void floats_are_planes_in_0_to_1() {
   CHECK(planes == std::vector<float>{0, 1 / 255.0F, 0.2F, 2 / 255.0F, 1, 3 / 255.0F});
 }
 
+void planes_that_are_no_image_are_refused() {
+  const std::vector<float> planes{0, 0.5F, 1, -0.0F, 1, 0};
+  const auto checked = [](std::vector<float> values, std::size_t batch) {
+    return [=] { zmask::check_planes({values.data(), values.size()}, batch, 1, 2); };
+  };
+  checked(planes, 1)();
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  for (const float bad : {std::nanf(""), -std::nanf(""), infinity, -infinity, 1.0001F, -1e-30F}) {
+    for (std::size_t at = 0; at < planes.size(); ++at) {
+      std::vector<float> spoilt = planes;
+      spoilt[at] = bad;
+      CHECK(check::throws<zmask::ShapeError>(checked(spoilt, 1), "NaN, infinity or values outside"));
+    }
+  }
+  CHECK(check::throws<zmask::ShapeError>(checked(planes, 0), "batch of 0"));
+  CHECK(check::throws<zmask::ShapeError>(checked(planes, 2), "6 elements for a batch of 2"));
+  CHECK(check::throws<zmask::ShapeError>(checked({}, 1), "got 0 elements"));
+  CHECK(check::throws<zmask::ShapeError>(checked({0, 0, 0, 0, 0, 0, 0}, 1), "got 7 elements"));
+}
+
 }  // namespace
 
 int main() {
@@ -59,5 +81,6 @@ int main() {
   a_halved_row_is_the_triangles_mean();
   shapes_that_cannot_be_are_refused();
   floats_are_planes_in_0_to_1();
+  planes_that_are_no_image_are_refused();
   return check::failures == 0 ? 0 : 1;
 }
