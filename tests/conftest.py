@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,12 @@ tolerances:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--bad-inputs", type=Path, metavar="FILE", help="write what was refused into this page"
+    )
+    parser.addoption(
+        "--bundles",
+        type=Path,
+        metavar="FOLDER",
+        help="keep inputs and bundles here, and take what is there: for sessions of a few seconds",
     )
 
 
@@ -180,9 +187,41 @@ class Inputs:
         return ("--model", "icnet", "--weights", self.weights, "--preset", self.preset)
 
 
+Make = Callable[[str, Callable[[Path], object]], Path]
+"""Gives a folder by its name, made once."""
+
+
 @pytest.fixture(scope="session")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    root = tmp_path_factory.mktemp("inputs")
+def make_once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Of the session, or of all sessions that were given one place for it."""
+    kept: Path | None = request.config.getoption("--bundles")
+    root = kept.absolute() if kept else tmp_path_factory.mktemp("made")
+
+    def make(name: str, how: Callable[[Path], object]) -> Path:
+        folder = root / name
+        if not folder.exists():
+            root.mkdir(parents=True, exist_ok=True)
+            how(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def inputs(make_once: Make) -> Inputs:
+    root = make_once("inputs", _draw_inputs)
+    return Inputs(
+        preset=root / "tiny.yaml",
+        images=root / "images",
+        image=root / "images" / "0.png",
+        patch=root / "noise.png",
+        weights=root / "own.safetensors",
+        camvid=root / "camvid",
+    )
+
+
+def _draw_inputs(root: Path) -> None:
+    root.mkdir()
     rng = np.random.default_rng(0)
     (root / "tiny.yaml").write_text(PRESET)
     for seed in range(3):
@@ -197,31 +236,31 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
             labels = root / "camvid" / split / "labels" / f"{index}.png"
             labels.parent.mkdir(exist_ok=True)
             Image.fromarray(rng.integers(0, 12, SIZE, dtype=np.uint8)).save(labels)
-    return Inputs(
-        preset=root / "tiny.yaml",
-        images=root / "images",
-        image=root / "images" / "0.png",
-        patch=root / "noise.png",
-        weights=root / "own.safetensors",
-        camvid=root / "camvid",
-    )
+
+
+def _build(*arguments: object) -> Outcome:
+    outcome = zmask("build", *arguments)
+    assert outcome.code == 0, outcome.err
+    return outcome
 
 
 @pytest.fixture(scope="session")
-def built(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
-    """A gated bundle with every engine that builds here, and what the build said."""
-    out = tmp_path_factory.mktemp("bundles") / "gated"
+def bundle(inputs: Inputs, make_once: Make) -> Path:
+    """The gated bundle of random weights, with every engine that builds here."""
     # TensorRT's engines, where there is one, are never the same bytes twice.
     same = ("--reproducible",) if tensorrt.available("tensorrt") is not None else ()
-    outcome = zmask("build", *inputs.random, *same, "--out", out, "--json")
-    assert outcome.code == 0, outcome.err
-    return out, outcome
+
+    def build(out: Path) -> None:
+        outcome = _build(*inputs.random, *same, "--out", out, "--json")
+        out.with_suffix(".json").write_text(outcome.out)
+
+    return make_once("gated", build)
 
 
 @pytest.fixture(scope="session")
-def bundle(built: tuple[Path, Outcome]) -> Path:
-    """The gated bundle of random weights."""
-    return built[0]
+def build_record(bundle: Path) -> Any:
+    """What the build of ``bundle`` printed, as JSON."""
+    return json.loads(bundle.with_suffix(".json").read_text())
 
 
 @pytest.fixture(scope="session")
@@ -231,29 +270,17 @@ def calibration(bundle: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def detect_bundle(
-    inputs: Inputs, calibration: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def detect_bundle(inputs: Inputs, calibration: Path, make_once: Make) -> Path:
     """A bundle of policy detect, without engines."""
-    out = tmp_path_factory.mktemp("bundles") / "detect"
-    outcome = zmask(
-        "build", *inputs.random, "--calibration", calibration, "--policy", "detect",
-        "--target", "onnx", "--out", out,
-    )  # fmt: skip
-    assert outcome.code == 0, outcome.err
-    return out
+    arguments = (*inputs.random, "--calibration", calibration, "--policy", "detect")
+    return make_once("detect", lambda out: _build(*arguments, "--target", "onnx", "--out", out))
 
 
 @pytest.fixture(scope="session")
-def own_bundle(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def own_bundle(inputs: Inputs, make_once: Make) -> Path:
     """A bundle of the user's own weights, calibrated and fitted on the user's images and patch."""
-    out = tmp_path_factory.mktemp("bundles") / "own"
-    outcome = zmask(
-        "build", *inputs.own, "--images", inputs.images, "--patch", inputs.patch,
-        "--target", "onnx", "--out", out,
-    )  # fmt: skip
-    assert outcome.code == 0, outcome.err
-    return out
+    arguments = (*inputs.own, "--images", inputs.images, "--patch", inputs.patch)
+    return make_once("own", lambda out: _build(*arguments, "--target", "onnx", "--out", out))
 
 
 def assert_refused(outcome: Outcome, code: int, *words: str) -> None:
