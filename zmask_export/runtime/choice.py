@@ -57,7 +57,7 @@ def open_runner(bundle: CheckedBundle, backend: Backend, *, threads: int) -> Cho
         threads: CPU threads of ONNX Runtime; 0 lets it choose.
 
     Raises:
-        UsageError: an unknown backend, or a number of threads below 0.
+        UsageError: an unknown backend.
         BundleError: the bundle has no graph.
         BackendUnavailableError: what was asked for cannot run here.
         BackendError: the runner refuses the graph.
@@ -66,8 +66,6 @@ def open_runner(bundle: CheckedBundle, backend: Backend, *, threads: int) -> Cho
         raise UsageError(
             f"There is no backend {backend!r}.", fix=f"Choose among {', '.join(BACKENDS)}."
         )
-    if threads < 0:
-        raise UsageError(f"{threads} threads are not possible.", fix="Give 0 or more.")
     if backend == "tensorrt" or backend == "tensorrt-rtx":
         return _engine(bundle, backend)
     manifest, passed_over = bundle.manifest, []

@@ -15,7 +15,13 @@ from zmask_export.artifacts.bundle import CheckedBundle, open_bundle
 from zmask_export.artifacts.manifest import Manifest
 from zmask_export.artifacts.signature import KeySource
 from zmask_export.backends.runner import Arrays, DeviceArray, closed
-from zmask_export.errors import ShapeError, UsageError
+from zmask_export.errors import ShapeError
+from zmask_export.runtime.arguments import (
+    require_path,
+    require_share,
+    require_threads,
+    require_threshold,
+)
 from zmask_export.runtime.choice import Backend, Choice, open_runner, runner_files
 from zmask_export.runtime.detections import Detections
 from zmask_export.runtime.inputs import Prepared, prepare
@@ -138,11 +144,7 @@ class Protected:
         return prepare(image, self.manifest.input_size)
 
     def _run(self, prepared: Prepared, threshold: float | None) -> list[Result]:
-        limit = self.manifest.threshold if threshold is None else threshold
-        if not limit >= 0:
-            raise UsageError(
-                f"A threshold of {limit} is not possible.", fix="Give a number of at least 0."
-            )
+        limit = self.manifest.threshold if threshold is None else require_threshold(threshold)
         threshold_input = np.array([limit], dtype=np.float32)
         results: list[Result] = []
         for part, count in self._limit.cut(prepared.batch):
@@ -215,7 +217,7 @@ def load(
     Raises:
         BundleError: no bundle, one that was changed, or not signed with the key.
         InputError: ``verify_key`` is no such key.
-        UsageError: an unknown backend, a number of threads below 0 or a share outside [0, 1].
+        UsageError: what is no path, no number of threads, no share in [0, 1], or an unknown backend.
         BackendUnavailableError: the backend that was asked for, or what checks signatures, is not here.
         BackendError: the runner refuses the graph.
     """
@@ -239,15 +241,18 @@ def load_checked(
         bundle, backend, threads, verify_key, max_covered: as in :func:`load`.
         also: files whose bytes are wanted beside those that run.
     """
-    if max_covered is not None and not 0 <= max_covered <= 1:
-        raise UsageError(
-            f"A covered share of {max_covered} is not in [0, 1].", fix="Give for example 0.5."
-        )
+    share = None if max_covered is None else require_share(max_covered)
+    most = require_threads(threads)
+    key = (
+        verify_key
+        if verify_key is None or isinstance(verify_key, bytes)
+        else require_path(verify_key)
+    )
     names = tuple(also)
     checked = open_bundle(
-        Path(bundle),
+        require_path(bundle),
         lambda manifest: (*runner_files(manifest, backend), *names),
-        verify_key=verify_key,
+        verify_key=key,
     )
-    choice = open_runner(checked, backend, threads=threads)
-    return Protected(checked.manifest, choice, max_covered=max_covered), checked
+    choice = open_runner(checked, backend, threads=most)
+    return Protected(checked.manifest, choice, max_covered=share), checked
