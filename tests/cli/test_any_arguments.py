@@ -51,7 +51,7 @@ def test_any_command_line_ends_with_a_code_of_ours(
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=15, deadline=None)
     @given(command_lines(verb))
     def ends(line: list[str]) -> None:
         outcome = zmask(*line)

@@ -40,7 +40,8 @@ def images(draw: st.DrawFn) -> Any:
 def _array(shape: tuple[int, ...], kind: str, value: float) -> Any:
     counted = np.dtype(kind).kind in "uiM"
     whole = int(value) % 256 if math.isfinite(value) else 7
-    return np.full(shape, whole if counted else value).astype(kind)
+    with np.errstate(over="ignore"):
+        return np.full(shape, whole if counted else value).astype(kind)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def makes_sense(result: Result) -> None:
     assert ((result.soft_mask >= 0) & (result.soft_mask <= 1)).all()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(images(), numbers)
 def test_any_array_is_run_or_refused(engine: Protected, image: Any, threshold: Any) -> None:
     try:
@@ -79,7 +80,7 @@ def test_anything_is_refused_or_run(engine: Protected, image: Any) -> None:
         engine(image)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.fixed_dictionaries(
         {},

@@ -9,7 +9,7 @@ from typing import Any
 
 from zmask_export.errors import UsageError
 
-MOST_THREADS = 1 << 16
+MOST_THREADS = 4096
 """More CPU threads than any machine has."""
 
 
