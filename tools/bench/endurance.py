@@ -1,207 +1,196 @@
-"""Whether a loaded bundle stands long use by many threads: errors, differences, growth of memory.
+"""Whether a loaded bundle stands long use: latency, memory, answers, and flags of clean frames.
 
     python tools/bench/endurance.py engines/icnet --threads 8 --seconds 60
+    python tools/bench/endurance.py engines/icnet --threads 1 --images clean/ --fpr 0.05
 
-One engine, shared by all threads, each of which runs a few frames of noise over and over; every second
-one with a threshold of 0, so that a gated engine takes its second pass. Every result is compared bit for
-bit with the first one of its frame. Buffers find their size in a warm-up of the same work; then the
-resident memory is read twice a second, and its slope is that of the straight line through all readings.
-Ends with 1 where a run failed or differed.
+One engine, shared by all threads, runs the same frames over and over, one after the other without waiting;
+by default as many as a camera delivers in an hour at ``--fps``. Every result is compared bit for bit with
+the first one of its frame. The frames are noise, every second one with a threshold of 0, so that a gated
+engine takes its second pass; or with ``--images`` seeded views of clean pictures (cut, mirrored, lit
+otherwise). Then the pictures are first dealt into halves: one chooses a threshold for ``--fpr``, the other
+is the stream, and its flag rate is held against that of other deals.
+
+Times and looks at the process are kept in memory that does not grow, by slices of the run after its
+warm-up. Whether p99 grows is said by the Theil-Sen line through that of twelve windows, with its 95 %
+interval; whether memory does, by its last half. Ends with 1 where a frame was lost, failed or differed,
+something grew, or the flag rate is outside.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
-import threading
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-import psutil
+from enduring.rate import FlagRate, Scores, by_picture, deal, judge, score, threshold_for
+from enduring.record import Limits, Record, lines
+from enduring.resources import Resources
+from enduring.stream import Noise, Stream, Views
+from enduring.windows import WINDOWS, bounds
+from enduring.work import Load, Tally, run
 from measuring.command import exit_code
-from numpy.typing import NDArray
 
-from zmask_export import Protected, Result, load
+from zmask_export import Protected, load
+from zmask_export.calibrate.roc import require_rate
 from zmask_export.cli.options import BACKENDS
+from zmask_export.errors import UsageError
 
-INTERVAL = 0.5
-"""Seconds between looks at the memory."""
-CASES = 4
-MB = 1e6
-
-Case = tuple[NDArray[np.uint8], float | None]
-"""A frame and its threshold."""
+HOUR = 3600
+_PATH = click.Path(path_type=Path)
 
 
-@dataclass
-class Tally:
-    """What the threads met, under a lock."""
-
-    frames: int = 0
-    errors: list[str] = field(default_factory=list)
-    differences: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-
-@dataclass(frozen=True)
-class Record:
-    """The outcome. Megabytes are 10^6 bytes: with the bundle loaded, after the warm-up, at the end."""
-
-    runner: str
-    threads: int
-    seconds: float
-    frames: int
-    frames_per_second: float
-    errors: tuple[str, ...]
-    differences: int
-    rss_loaded_mb: float
-    rss_start_mb: float
-    rss_end_mb: float
-    slope_mb_per_minute: float
-
-    @property
-    def good(self) -> bool:
-        """Every run ended well and gave what it gave before."""
-        return bool(self.frames) and not self.errors and not self.differences
-
-
-def noise_cases(size: tuple[int, int]) -> list[Case]:
-    """Frames of noise, clean and flagged in turns."""
-    rng = np.random.default_rng(0)
-    return [
-        (rng.integers(0, 256, (*size, 3), dtype=np.uint8), 0.0 if index % 2 else None)
-        for index in range(CASES)
-    ]
-
-
-def same(a: Result, b: Result) -> bool:
-    """Whether all outputs are bit for bit the same."""
-    return a.flag == b.flag and all(
-        np.array_equal(value, b.outputs[name]) for name, value in a.outputs.items()
-    )
-
-
-def work(
+def endure(
     engine: Protected,
-    cases: Sequence[Case],
-    expected: Sequence[Result],
-    end: threading.Event,
-    tally: Tally,
-) -> None:
-    """Run one case after the other until the end."""
-    index = threading.get_ident()  # threads begin at different ones
-    while not end.is_set():
-        index = (index + 1) % len(cases)
-        try:
-            frame, threshold = cases[index]
-            differs = not same(engine(frame, threshold=threshold), expected[index])
-            problem = None
-        except Exception as exc:  # whatever it is, it is what this command is looking for
-            differs, problem = False, f"{type(exc).__name__}: {exc}"
-        with tally.lock:
-            tally.frames += 1
-            tally.differences += differs
-            if problem is not None:
-                tally.errors.append(problem)
+    stream: Stream,
+    under: Load,
+    *,
+    fps: float = 10.0,
+    limits: Limits | None = None,
+    calibration: tuple[Scores, float] | None = None,
+) -> Record:
+    """Put an engine under a load, and sum up.
 
-
-def slope(points: Sequence[tuple[float, float]]) -> float:
-    """Of the straight line of least squares through (x, y); two points at least."""
-    x, y = zip(*points, strict=True)
-    return float(np.polyfit(x, y, 1)[0])
-
-
-def watch(seconds: float) -> list[tuple[float, float]]:
-    """This process's memory for a while: seconds passed and megabytes, first and last moment included."""
-    process, started, points = psutil.Process(), time.perf_counter(), []
-    while True:
-        passed = time.perf_counter() - started
-        points.append((passed, process.memory_info().rss / MB))
-        if passed >= seconds:
-            return points
-        time.sleep(min(INTERVAL, seconds - passed))
-
-
-def endure(engine: Protected, threads: int, seconds: float, warm_up: int) -> Record:
-    """Run an engine in threads for a while, and watch this process's memory."""
-    cases = noise_cases(engine.manifest.input_size)
-    expected = [engine(frame, threshold=threshold) for frame, threshold in cases]
-    tally, end = Tally(), threading.Event()
-    arguments = (engine, cases, expected, end, tally)
-    workers = [threading.Thread(target=work, args=arguments) for _ in range(threads)]
-    ((_, loaded),) = watch(0)
-    for worker in workers:
-        worker.start()
-    while tally.frames < warm_up * threads:
-        time.sleep(INTERVAL / 10)
-    before = tally.frames
-    points = watch(seconds)
-    frames = tally.frames - before
-    end.set()
-    for worker in workers:
-        worker.join()
+    Args:
+        engine, stream, under: what, on what, how much.
+        fps: of the camera that the frames might come from.
+        limits: what may grow.
+        calibration: scores (pictures, views) that the threshold of ``stream``, which are views, was
+            chosen on, and its false-positive rate.
+    """
+    limits = limits or Limits()
+    course, tally, resources = run(engine, stream, under, _say_window)
+    seconds = max(tally.ended - course.started, 1e-9) if tally.answered else 0.0
+    rate = None
+    if calibration is not None and isinstance(stream, Views) and tally.seen.all():
+        rate = _rate(tally, stream, *calibration)
     return Record(
         runner=engine.runner.name,
-        threads=threads,
-        seconds=points[-1][0],
-        frames=frames,
-        frames_per_second=frames / points[-1][0],
-        errors=tuple(tally.errors),
+        threads=under.threads,
+        seconds=seconds,
+        dealt=course.dealt,
+        lost=course.dealt - tally.returned,
+        frames=tally.answered,
+        frames_per_second=tally.answered / seconds if seconds else 0.0,
+        hours=tally.answered / fps / HOUR,
+        fps=fps,
+        errors=tally.errors,
+        uncaught=tally.uncaught,
+        error_texts=dict(tally.texts),
+        distinct=tally.distinct,
+        repeats=tally.repeats,
         differences=tally.differences,
-        rss_loaded_mb=loaded,
-        rss_start_mb=points[0][1],
-        rss_end_mb=points[-1][1],
-        slope_mb_per_minute=60 * slope(points),
+        flagged=tally.flagged,
+        wall=tally.wall.latency(limits.latency),
+        processor=tally.processor.latency(limits.latency),
+        memory=resources.memory(max(seconds, 1e-9) / 60, limits.memory_mb),
+        descriptors=resources.descriptors(),
+        process_threads=resources.threads(),
+        limits=limits,
+        flag_rate=rate,
     )
 
 
-def show(record: Record) -> None:
-    """Print the outcome for people."""
+def _rate(tally: Tally, stream: Views, calibration: Scores, target: float) -> FlagRate:
+    # A score that is no number raises the flag: it counts as higher than any.
+    scores = np.where(np.isfinite(tally.scores), tally.scores, np.finfo(np.float64).max)
+    return judge(calibration, by_picture(scores, stream), tally.flags, target)
+
+
+def _say_window(over: int, tally: Tally, resources: Resources) -> None:
+    last = tally.wall.quantiles(*bounds(WINDOWS)[over - 1])
     click.echo(
-        f"{record.runner}, {record.threads} threads, {record.seconds:.1f} s: {record.frames} frames "
-        f"({record.frames_per_second:.1f} a second), {len(record.errors)} errors, "
-        f"{record.differences} differences"
+        f"{over}/{WINDOWS}: {tally.answered} frames, {resources.end:.1f} MB"
+        + (f", p99 {last.p99:.1f} ms" if last is not None else ""),
+        err=True,
     )
-    click.echo(
-        f"memory: {record.rss_loaded_mb:.1f} MB loaded, {record.rss_start_mb:.1f} at the start, "
-        f"{record.rss_end_mb:.1f} at the end; {record.slope_mb_per_minute:+.2f} MB a minute"
-    )
-    for error in sorted(set(record.errors)):
-        click.echo(f"  {record.errors.count(error)} x {error}")
+
+
+def calibrated(
+    engine: Protected, folders: Sequence[Path], views: int, seed: int, target: float
+) -> tuple[Views, Scores]:
+    """A stream of one half of the pictures with the threshold of the other, and that half's scores.
+
+    Raises:
+        DatasetError, ImageError, CalibrationError, UsageError: see ``enduring.rate``.
+    """
+    require_rate(target)
+    ours, others = (Views(paths, views, seed) for paths in deal(folders, seed))
+    with click.progressbar(
+        length=ours.distinct, label="calibrating", file=sys.stderr, update_min_steps=10
+    ) as bar:
+        scores = score(engine, ours, lambda _: bar.update(1))
+    return replace(others, threshold=threshold_for(scores, target)), scores
 
 
 @click.command(context_settings={"show_default": True})
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=_PATH)
 @click.option("--threads", default=8, type=click.IntRange(1), help="That share the engine.")
-@click.option("--seconds", default=60.0, type=click.FloatRange(0, min_open=True))
+@click.option(
+    "--frames", type=click.IntRange(1), help="After which it ends. Default: an hour at --fps."
+)
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="In place of --frames.")
+@click.option(
+    "--fps", default=10.0, type=click.FloatRange(0, min_open=True), help="Of the camera stood for."
+)
 @click.option(
     "--warm-up", default=25, type=click.IntRange(0), help="Frames a thread before, not counted."
+)
+@click.option("--images", multiple=True, type=_PATH, help="Folder of clean images; repeatable.")
+@click.option("--fpr", default=0.05, help="False-positive rate to choose the threshold for.")
+@click.option("--views", default=4, type=click.IntRange(1), help="Of each image.")
+@click.option("--seed", default=0, type=click.IntRange(0), help="Of the halves and the views.")
+@click.option(
+    "--latency-growth", default=0.1, type=click.FloatRange(0), help="That p99 may gain, a share."
+)
+@click.option(
+    "--memory-growth", default=2.0, type=click.FloatRange(0), help="MB that the last half may gain."
 )
 @click.option("--backend", default="auto", type=click.Choice(BACKENDS))
 @click.option("--runner-threads", default=1, type=click.IntRange(0), help="Of ONNX Runtime.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def main(
-    bundle: Path,
-    threads: int,
-    seconds: float,
-    warm_up: int,
-    backend: Any,
-    runner_threads: int,
-    as_json: bool,
-) -> int:
-    """Share a bundle's engine between threads for a while."""
+def main(bundle: Path, backend: Any, runner_threads: int, as_json: bool, **options: Any) -> int:
+    """Share a bundle's engine between threads for long."""
+    frames, seconds, fps = options["frames"], options["seconds"], options["fps"]
+    if frames is not None and seconds is not None:
+        raise UsageError("--frames and --seconds exclude each other.", fix="Leave one of them out.")
+    under = Load(
+        threads=options["threads"],
+        frames=frames if frames or seconds else max(round(HOUR * fps), 1),
+        seconds=seconds or float("inf"),
+        warm_up=options["warm_up"],
+    )
+    limits = Limits(latency=options["latency_growth"], memory_mb=options["memory_growth"])
+    busy = os.getloadavg()[0]
     with load(bundle, backend=backend, threads=runner_threads) as engine:
-        record = endure(engine, threads, seconds, warm_up)
+        stream: Stream = Noise(engine.manifest.input_size)
+        calibration = None
+        if options["images"]:
+            stream, scores = calibrated(
+                engine, options["images"], options["views"], options["seed"], options["fpr"]
+            )
+            calibration = scores, options["fpr"]
+        record = endure(engine, stream, under, fps=fps, limits=limits, calibration=calibration)
+    # Brings torch: not into the process while its memory is watched.
+    from measuring.machine import describe
+
+    machine = describe(runner_threads).model_copy(update={"load": busy})
     if as_json:
-        click.echo(json.dumps(asdict(record)))
+        click.echo(json.dumps({"machine": machine.model_dump(), **record.model_dump()}))
     else:
-        show(record)
-    return 0 if record.good else 1
+        changed = ", tree changed since" if machine.dirty else ""
+        click.echo(
+            f"{machine.cpu}, {machine.cores} cores, load {busy:.1f} before; ONNX Runtime "
+            f"{machine.versions.onnxruntime}; commit {machine.commit}{changed}"
+        )
+        for line in lines(record):
+            click.echo(line)
+    return 1 if record.faults else 0
 
 
 if __name__ == "__main__":
