@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -177,11 +178,12 @@ def test_frames_that_never_come_back_are_lost(endure: Endure) -> None:
 def test_growth_is_found(endure: Endure, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work, "INTERVAL", 0.002)
     monkeypatch.setattr(times, "FEWEST", 10)
-    held: list[np.ndarray] = []
+    held: list[mmap.mmap] = []
     opened: list[int] = []
 
     def fault(number: int, outputs: Any) -> Any:
-        held.append(np.ones(50_000))
+        held.append(mmap.mmap(-1, 400_000))  # the heap might have room left from another test
+        held[-1].write(bytes(400_000))
         opened.append(os.open(os.devnull, os.O_RDONLY))
         threading.Event().wait(3e-4 * number)
         return outputs
