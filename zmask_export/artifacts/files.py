@@ -67,7 +67,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         partial.replace(path)
     except OSError as exc:
         with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+            partial.unlink()
         raise output_error(path, exc) from exc
 
 
@@ -86,7 +86,6 @@ def write_new(path: Path, data: bytes, *, mode: int) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         recover(path)
-        partial.unlink(missing_ok=True)
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with open(descriptor, "wb") as file:
             file.write(data)
@@ -97,7 +96,7 @@ def write_new(path: Path, data: bytes, *, mode: int) -> None:
         raise output_error(path, exc) from exc
     finally:
         with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+            partial.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -80,7 +80,7 @@ class Folder:
             # The size is the file's own, so no manifest can claim memory that no file fills.
             if there != size:
                 raise ValueError(name)
-            content = file.read(size + 1) if keep else None
+            content = file.read(size) if keep else None
             digest, held = hashlib.sha256(content or b""), len(content or b"")
             while held <= size and (chunk := file.read(_CHUNK)):
                 digest.update(chunk)
