@@ -240,6 +240,15 @@ def test_a_wrong_tensor_is_named(path: Path, name: str, value: Any, message: str
     _refused(path, _with(tensors), message)
 
 
+def test_the_largest_file_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FILE.save(path)
+    monkeypatch.setattr(calibration, "_MAX_BYTES", len(DATA))
+    assert calibration.load(path).to_bytes() == DATA
+    monkeypatch.setattr(calibration, "_MAX_BYTES", len(DATA) - 1)
+    with pytest.raises(CalibrationError, match="is larger than"):
+        calibration.load(path)
+
+
 def test_an_enormous_file_is_not_read(path: Path) -> None:
     with path.open("wb") as file:
         os.truncate(file.fileno(), (256 << 20) + 1)

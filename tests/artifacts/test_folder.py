@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
+import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -52,6 +56,8 @@ def test_what_is_handed_out_is_what_was_hashed(bundle: Path) -> None:
     info = opened.manifest.files["protected.onnx"]
     assert (hashlib.sha256(graph).hexdigest(), len(graph)) == (info.sha256, info.bytes)
     assert opened.kept.keys() == {"protected.onnx"}
+    assert opened.manifest_bytes == (bundle / FILE_NAME).read_bytes()
+    assert (opened.folder, opened.signature, opened.verified) == (bundle, None, False)
     with pytest.raises(BundleError, match=r"has no a\.engine"):
         opened.read("a.engine")
 
@@ -113,6 +119,71 @@ def test_no_more_is_read_than_was_allowed(tmp_path: Path) -> None:
         assert folder.read("long", 3) == b"0123"
         with pytest.raises(OSError, match="missing"):
             folder.read("missing", 3)
+
+
+def test_a_file_of_many_chunks_is_hashed_whole(tmp_path: Path) -> None:
+    data = os.urandom((2 << 20) + 17)
+    (tmp_path / "long").write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    with Folder(tmp_path) as folder:
+        assert folder.check("long", len(data), digest, keep=False) is None
+        assert folder.check("long", len(data), digest, keep=True) == data
+        for size, sha256 in ((len(data) - 1, digest), (len(data), "0" * 64)):
+            with pytest.raises(ValueError, match="long"):
+                folder.check("long", size, sha256, keep=False)
+
+
+class Growing(Folder):
+    """A file grows after its size was asked for."""
+
+    def __init__(self, path: Path, data: bytes, size: int) -> None:
+        super().__init__(path)
+        self.data = io.BytesIO(data)
+        self.size = size
+
+    @contextlib.contextmanager
+    def file(self, name: str) -> Iterator[tuple[BinaryIO, int]]:
+        yield self.data, self.size
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("size", [5, 1 << 20])
+@pytest.mark.parametrize("growth", [1, 4 << 20])
+def test_a_file_that_grows_is_noticed_and_not_read_on(
+    tmp_path: Path, size: int, growth: int, keep: bool
+) -> None:
+    data = bytes(size)
+    with Growing(tmp_path, data + bytes(growth), size) as folder:
+        with pytest.raises(ValueError, match="name"):
+            folder.check("name", size, hashlib.sha256(data).hexdigest(), keep=keep)
+        assert folder.data.tell() <= size + (1 << 20)
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_what_is_no_plain_file_is_named(
+    tmp_path: Path, relative: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "RELATIVE", relative and folders.RELATIVE)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    wrong = (
+        ("folder", errno.EINVAL, "no plain file"),
+        ("link", errno.ELOOP, os.strerror(errno.ELOOP)),
+        ("none", errno.ENOENT, os.strerror(errno.ENOENT)),
+    )
+    with Folder(tmp_path) as folder:
+        for name, code, reason in wrong:
+            with pytest.raises(OSError, match=reason) as caught:
+                folder.read(name, 1)
+            assert (caught.value.errno, caught.value.strerror) == (code, reason)
+            assert Path(caught.value.filename).name == name
+
+
+@needs_descriptors
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        Folder(tmp_path / "file")
 
 
 def test_no_descriptor_stays_open(bundle: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ from zmask_export.artifacts.manifest import (
     FILE_NAME,
     SCHEMA_VERSION,
     EngineInfo,
+    FileInfo,
     Manifest,
     TensorInfo,
+    describe,
     describe_files,
 )
+from zmask_export.artifacts.signature import SIGNATURE_FILE
 from zmask_export.errors import BundleError
 from zmask_export.spec import PREPROCESS, Policy, Tolerances
 
@@ -96,6 +100,8 @@ def test_a_manifest_comes_back(bundle: Path) -> None:
 
 
 def test_what_is_a_bundle_and_what_is_none(bundle: Path, tmp_path: Path) -> None:
+    assert is_bundle(bundle)
+    (bundle / SIGNATURE_FILE).touch()
     assert is_bundle(bundle)
     (bundle / "a.engine").write_bytes(b"damaged")
     assert is_bundle(bundle)
@@ -197,6 +203,12 @@ def test_a_manifest_that_is_too_deep_is_refused(bundle: Path) -> None:
     _refused(bundle, "damaged manifest")
 
 
+def test_the_largest_manifest_is_read(bundle: Path) -> None:
+    data = (bundle / FILE_NAME).read_bytes()
+    (bundle / FILE_NAME).write_bytes(data.ljust(4 << 20))
+    assert read_manifest(bundle) == _manifest(bundle)
+
+
 def test_a_manifest_of_enormous_size_is_not_read(bundle: Path) -> None:
     (bundle / FILE_NAME).write_bytes(b" " * ((4 << 20) + 1))
     _refused(bundle, "enormous size")
@@ -226,6 +238,24 @@ def test_any_changed_byte_of_a_manifest_is_noticed(bundle: Path) -> None:
         path.write_bytes(changed)
         with pytest.raises(BundleError):
             read_manifest(bundle)
+
+
+def test_a_manifest_is_written_in_one_way(bundle: Path) -> None:
+    """What its signature covers: two spaces for each level, and the end of a line at its end."""
+    manifest = _manifest(bundle).sealed()
+    data = manifest.to_bytes()
+    assert data.decode() == json.dumps(json.loads(data), indent=2) + "\n"
+    blank = data.replace(str(manifest.checksum).encode(), b"0" * 64)
+    assert hashlib.sha256(blank).hexdigest() == manifest.checksum
+    assert manifest.explains(data)
+    assert not manifest.explains(data + b" ")
+
+
+def test_a_file_is_described_by_size_and_hash(bundle: Path) -> None:
+    graph = describe(b"graph" * 100)
+    assert graph == FileInfo(sha256=hashlib.sha256(b"graph" * 100).hexdigest(), bytes=500)
+    (bundle / SIGNATURE_FILE).touch()
+    assert describe_files(bundle) == {"a.engine": describe(b"engine"), "protected.onnx": graph}
 
 
 def test_a_manifest_from_before_checksums_is_read(bundle: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 import subprocess
@@ -71,6 +72,41 @@ def test_the_private_key_is_the_owner_s_alone(key: Path) -> None:
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     assert b"PRIVATE" not in key.with_name("release.pub").read_bytes()
     assert contents(key.parent) == ["release", "release.pub"]
+
+
+def test_the_modes_of_a_pair_are_exact(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        public = generate(tmp_path / "deep" / "key")
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (public.with_suffix(""), public)]
+    assert modes == [0o600, 0o644]
+
+
+def test_a_private_key_does_not_stay_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    make = Ed25519PrivateKey.generate
+
+    def meanwhile() -> Ed25519PrivateKey:
+        (tmp_path / "key.pub").write_text("theirs")
+        return make()
+
+    monkeypatch.setattr(Ed25519PrivateKey, "generate", meanwhile)
+    with pytest.raises(OutputError, match=r"key\.pub cannot be written"):
+        generate(tmp_path / "key")
+    assert contents(tmp_path) == ["key.pub"]
+    assert (tmp_path / "key.pub").read_text() == "theirs"
+
+
+def test_a_key_is_looked_for_in_64_kib(key: Path, public: bytes, tmp_path: Path) -> None:
+    data = key.with_name("release.pub").read_bytes()
+    (tmp_path / "inside").write_bytes(data.rjust(64 << 10, b"\n"))
+    (tmp_path / "beyond").write_bytes(data.rjust((64 << 10) + 2, b"\n"))
+    assert key_bytes(tmp_path / "inside").strip() == public.strip()
+    with pytest.raises(InputError, match="no Ed25519 public"):
+        key_bytes(tmp_path / "beyond")
 
 
 @pytest.mark.parametrize("there", ["release", "release.pub"])
