@@ -11,9 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.artifacts.test_manifest import _manifest
 from tests.conftest import contents
-from zmask_export.artifacts.signature import Signer, generate, holds, key_bytes
-from zmask_export.errors import BackendUnavailableError, InputError, OutputError
+from zmask_export.artifacts.bundle import open_bundle
+from zmask_export.artifacts.manifest import FILE_NAME
+from zmask_export.artifacts.signature import (
+    SIGNATURE_FILE,
+    Signer,
+    generate,
+    holds,
+    key_bytes,
+)
+from zmask_export.errors import BackendUnavailableError, BundleError, InputError, OutputError
 
 pytest.importorskip("cryptography", reason="the extra sign is not installed")
 
@@ -66,6 +75,26 @@ def test_a_key_comes_as_path_file_or_raw_bytes(key: Path, public: bytes) -> None
 def test_another_key_does_not_hold(key: Path, tmp_path: Path) -> None:
     other = key_bytes(generate(tmp_path / "other"))
     assert not holds(other, Signer(key).sign(b"x"), b"x")
+
+
+def test_a_bundle_opens_with_its_key_or_with_none(key: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "graph").write_bytes(b"graph")
+    data = _manifest(bundle).to_bytes()
+    (bundle / FILE_NAME).write_bytes(data)
+    mine, other = key.with_name("release.pub"), generate(tmp_path / "other")
+    with pytest.raises(BundleError) as caught:
+        open_bundle(bundle, verify_key=mine)
+    assert caught.value.what == f"The bundle {bundle} is not signed."
+    signed = Signer(key).sign(data)
+    (bundle / SIGNATURE_FILE).write_bytes(signed)
+    for verify_key in (mine, None):
+        opened = open_bundle(bundle, verify_key=verify_key)
+        assert (opened.signature, opened.verified) == (signed, verify_key is not None)
+        assert (opened.manifest_bytes, opened.folder) == (data, bundle)
+    with pytest.raises(BundleError, match="not signed with this key"):
+        open_bundle(bundle, verify_key=other)
 
 
 def test_the_private_key_is_the_owner_s_alone(key: Path) -> None:
