@@ -109,16 +109,18 @@ def test_a_process_of_somebody_else_is_a_running_one(
     assert contents(tmp_path) == [".bundle.1.partial"]
 
 
+@pytest.mark.parametrize("kind", [Path.mkdir, Path.touch])
 def test_what_cannot_be_cleared_up_keeps_nothing_from_being_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError
 
     leftover = f".bundle.{NOBODY}.partial"
-    (tmp_path / leftover).mkdir()
-    (tmp_path / "bundle").mkdir()
+    kind(tmp_path / leftover)
+    kind(tmp_path / "bundle")
     monkeypatch.setattr(os, "rmdir", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
     with new_directory(tmp_path / "bundle", force=True) as partial:
         (partial / "new").touch()
     moved = f".bundle.{os.getpid()}.old.partial"

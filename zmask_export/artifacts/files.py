@@ -41,14 +41,14 @@ def require_writable(path: Path, *, file: bool = True) -> None:
             f"{path} is a folder, not a name for a result.", fix="Give a name inside it."
         )
     if file and path.is_dir():
-        raise output_error(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
+        raise _refused(path, errno.EISDIR)
     above = path.parent
     while not above.exists():
         above = above.parent
     if not above.is_dir():
-        raise output_error(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+        raise _refused(path, errno.ENOTDIR)
     if not os.access(above, os.W_OK | os.X_OK):
-        raise output_error(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        raise _refused(path, errno.EACCES)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -121,6 +121,10 @@ def output_error(path: Path, exc: OSError) -> OutputError:
     )
 
 
+def _refused(path: Path, code: int) -> OutputError:
+    return output_error(path, OSError(code, os.strerror(code)))
+
+
 @contextlib.contextmanager
 def new_directory(path: Path, *, force: bool = False) -> Iterator[Path]:
     """A folder that appears at ``path`` whole, or not at all.
@@ -172,10 +176,16 @@ def _swap(partial: Path, path: Path, *, force: bool) -> None:
     except OSError:
         old.rename(path)
         raise
-    if old.is_dir() and not old.is_symlink():
-        shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link or a folder, as far as the disk lets."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
     else:
-        old.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def recover(path: Path) -> None:
@@ -195,10 +205,8 @@ def recover(path: Path) -> None:
                 continue
             if match[2] and not path.exists():
                 entry.rename(path)
-            elif entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry, ignore_errors=True)
             else:
-                entry.unlink(missing_ok=True)
+                _remove(entry)
     except OSError as exc:
         raise output_error(path, exc) from exc
 
