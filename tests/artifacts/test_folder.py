@@ -41,9 +41,9 @@ def bundle(tmp_path: Path) -> Path:
 def _opened(folder: Path, meanwhile: Callable[[], object] = lambda: None) -> CheckedBundle:
     """Open a bundle; ``meanwhile`` comes after its manifest was read, and before its other files are."""
 
-    def keep(_: Manifest) -> tuple[str, ...]:
+    def keep(manifest: Manifest) -> list[str]:
         meanwhile()
-        return ("protected.onnx",)
+        return [name for name in manifest.files if name.endswith(".onnx")]
 
     return open_bundle(folder, keep)
 
