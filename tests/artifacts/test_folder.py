@@ -179,6 +179,22 @@ def test_what_is_no_plain_file_is_named(
             assert Path(caught.value.filename).name == name
 
 
+@pytest.mark.parametrize("relative", [False, pytest.param(True, marks=needs_descriptors)])
+def test_names_are_those_of_the_folder_that_was_opened(
+    tmp_path: Path, relative: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system lets a folder be held open; elsewhere of what lies at its path."""
+    monkeypatch.setattr(folders, "RELATIVE", relative)
+    path = tmp_path / "folder"
+    path.mkdir()
+    (path / "old").touch()
+    with Folder(path) as folder:
+        path.rename(tmp_path / "moved")
+        path.mkdir()
+        (path / "new").touch()
+        assert folder.names() == {"old" if relative else "new"}
+
+
 @needs_descriptors
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
