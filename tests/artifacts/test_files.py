@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,15 @@ def _dead_pid() -> int:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
+
+
+@pytest.fixture
+def running() -> Iterator[int]:
+    """The number of a process that runs; to be asked after must not disturb it."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process.pid
+        process.terminate()
+    assert process.returncode == -signal.SIGTERM
 
 
 def test_a_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
@@ -201,12 +211,14 @@ def test_a_directory_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
     assert _names(tmp_path) == ["bundle"]
 
 
-def test_leftovers_of_dead_processes_go_and_those_of_live_ones_stay(tmp_path: Path) -> None:
+def test_leftovers_of_dead_processes_go_and_those_of_live_ones_stay(
+    tmp_path: Path, running: int
+) -> None:
     dead = _dead_pid()
     for name in (
         f".bundle.{dead}.partial",
         f".bundle.{10**12}.partial",
-        f".bundle.{os.getppid()}.partial",
+        f".bundle.{running}.partial",
         f".other.{dead}.partial",
         ".bundle.words.partial",
     ):
@@ -215,7 +227,7 @@ def test_leftovers_of_dead_processes_go_and_those_of_live_ones_stay(tmp_path: Pa
     with new_directory(tmp_path / "bundle"):
         pass
     kept = [
-        f".bundle.{os.getppid()}.partial",
+        f".bundle.{running}.partial",
         f".other.{dead}.partial",
         ".bundle.words.partial",
         "bundle",
@@ -243,8 +255,8 @@ def test_what_was_moved_away_goes_where_the_new_one_is_in_place(tmp_path: Path) 
     assert _names(tmp_path) == ["bundle"]
 
 
-def test_a_running_replacement_is_left_alone(tmp_path: Path) -> None:
-    name = f".bundle.{os.getppid()}.old.partial"
+def test_a_running_replacement_is_left_alone(tmp_path: Path, running: int) -> None:
+    name = f".bundle.{running}.old.partial"
     (tmp_path / name).mkdir()
     recover(tmp_path / "bundle")
     assert _names(tmp_path) == [name]

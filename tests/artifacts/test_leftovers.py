@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,16 +81,6 @@ def test_what_another_run_clears_up_meanwhile_is_no_failure(
     monkeypatch.setattr(files, "_alive", dead_and_cleared)
     recover(tmp_path / "bundle")
     assert contents(tmp_path) == ["gone"]
-
-
-def test_a_running_process_is_asked_and_not_disturbed(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        name = f".bundle.{process.pid}.partial"
-        (tmp_path / name).touch()
-        recover(tmp_path / "bundle")
-        process.terminate()
-    assert process.returncode == -signal.SIGTERM
-    assert contents(tmp_path) == [name]
 
 
 def test_a_process_of_somebody_else_is_a_running_one(
