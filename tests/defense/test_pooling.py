@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from zmask_export.defense.matrices import box_matrix, resize_matrix, stage_matrices
-from zmask_export.defense.pooling import average_pool, resize, stage
+from zmask_export.defense.pooling import additions, average_pool, resize, stage
 from zmask_export.spec import Registration
 
 REGISTRATIONS: tuple[Registration, ...] = ("paper", "aligned")
@@ -97,3 +97,18 @@ def test_stage_equals_its_two_matrices(registration: Registration) -> None:
     columns = torch.tensor(stage_matrices(8, 3, 7, registration))
     expected = stage(z, (4, 3), (9, 7), registration)
     torch.testing.assert_close(rows @ z @ columns.T, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "registration", "expected"),
+    [
+        ((2, 3), "paper", 4 * 5 * 2 * 3),  # 4 x 5 windows lie in 5 x 7 cells
+        ((2, 3), "aligned", 5 * 7 * 2 * 3),
+        ((5, 7), "paper", 5 * 7),
+        ((1, 1), "paper", 5 * 7),
+    ],
+)
+def test_a_stage_adds_every_cell_of_every_window(
+    kernel: tuple[int, int], registration: Registration, expected: int
+) -> None:
+    assert additions(kernel, (5, 7), registration) == expected

@@ -68,7 +68,7 @@ def _with_boxes(image: Picture, found: Detections, classes: tuple[str, ...]) -> 
     for box, score, label in reversed(
         list(zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True))
     ):
-        colour = tuple(colours[label % len(colours)].tolist())
+        colour = tuple(colours[label].tolist())
         draw.rectangle(box, outline=colour, width=2)
         draw.text((box[0] + 3, box[1] + 1), f"{classes[label]} {score:.2f}", fill=colour)
     return np.asarray(picture)
