@@ -6,30 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+from tests.runtime.stand_ins import SIZE, OnGpu
 from zmask_export.backends import dlpack
 from zmask_export.backends.runner import DeviceArray
 from zmask_export.errors import ShapeError
 from zmask_export.runtime.inputs import BatchLimit, prepare
 
-SIZE = (4, 6)
 FLOATS = np.random.default_rng(0).random((3, 3, *SIZE), np.float32)
 TAKES = "The engine takes uint8 (H, W, 3) or float32 (N, 3, 4, 6), got "
 GIVE = "Give RGB images as uint8 (H, W, 3), or a float32 batch (N, 3, 4, 6) in [0, 1]."
-
-
-class OnGpu:
-    """An array of main memory that says it lies on GPU 1."""
-
-    def __init__(self, source: NDArray[np.float32]) -> None:
-        self.source = source
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return 2, 1
-
-    def __dlpack__(self, **_: object) -> Any:
-        return self.source.__dlpack__()
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from zmask_export.artifacts.bundle import CheckedBundle
@@ -74,9 +74,11 @@ def open_runner(bundle: CheckedBundle, backend: Backend, *, threads: int) -> Cho
         for flavour in ENGINES:
             if flavour in built:
                 try:
-                    return _engine(bundle, flavour)
+                    found = _engine(bundle, flavour)
                 except BackendError as exc:
                     passed_over.append(exc.what)
+                else:
+                    return replace(found, passed_over=tuple(passed_over))
     runner = OnnxRuntimeRunner(
         bundle.read(ONNX_FILE),
         threads=threads,
