@@ -73,6 +73,15 @@ class Recorder:
         self.closed += 1
 
 
+class Opened(Recorder):
+    """A recorder that remembers how it was opened."""
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        super().__init__()
+        self.arguments = arguments
+        self.options = options
+
+
 def engine_info(flavour: Flavour, batch: tuple[int, int, int] | int = (1, 2, 8)) -> EngineInfo:
     """A compiled engine for two generations of GPUs."""
     return EngineInfo(

@@ -44,7 +44,7 @@ def test_an_image_becomes_a_batch_of_one() -> None:
     assert batch.pointer == FLOATS[1].ctypes.data
     assert (batch.shape, batch.kind, batch.number) == ((1, 3, *SIZE), "cuda", 1)
     # Its memory lives as long as it.
-    assert batch.owner.data_ptr() == batch.pointer  # type: ignore[attr-defined]
+    assert batch.owner.data_ptr() == batch.pointer
 
 
 def test_values_are_not_looked_for() -> None:
@@ -75,13 +75,10 @@ def test_an_empty_batch_is_refused() -> None:
 def test_a_batch_is_cut_where_it_lies() -> None:
     batch = prepare(OnGpu(FLOATS), SIZE).batch
     parts = list(BatchLimit(2).cut(batch))
-    assert (
-        [(part.pointer, part.shape[0], used) for part, used in parts]
-        == [  # type: ignore[union-attr]
-            (FLOATS.ctypes.data, 2, 2),
-            (FLOATS[2:].ctypes.data, 1, 1),
-        ]
-    )
+    assert [(part.pointer, part.shape[0], used) for part, used in parts] == [
+        (FLOATS.ctypes.data, 2, 2),
+        (FLOATS[2:].ctypes.data, 1, 1),
+    ]
     with pytest.raises(ShapeError) as caught:
         list(BatchLimit(2, exact=True).cut(batch))
     assert caught.value.what == "The engine takes 2 images at a time, got 3 on a GPU."

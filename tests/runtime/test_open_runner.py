@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.stand_ins import Recorder, checked, engine_info, manifest
+from tests.runtime.stand_ins import Opened, Recorder, checked, engine_info, manifest
 from zmask_export.backends.tensorrt import Flavour
 from zmask_export.errors import BackendError, BackendUnavailableError, BundleError
 from zmask_export.runtime import choice
@@ -20,14 +20,6 @@ ENGINE: dict[Flavour, str] = {
 }
 BOTH = (engine_info("tensorrt-rtx", 4), engine_info("tensorrt"))  # not in the order of speed
 FILES = (*ENGINE.values(), GRAPH)
-
-
-class Opened(Recorder):
-    """A runner that remembers how it was opened."""
-
-    def __init__(self, *arguments: object, **options: object) -> None:
-        super().__init__()
-        self.opened = (arguments, options)
 
 
 class Machine:
@@ -53,7 +45,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 def _opened(found: Choice) -> tuple[tuple[object, ...], dict[str, object]]:
     assert isinstance(found.runner, Opened)
-    return found.runner.opened
+    return found.runner.arguments, found.runner.options
 
 
 @pytest.mark.parametrize(
