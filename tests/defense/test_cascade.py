@@ -155,6 +155,20 @@ def test_nan_stays_in_its_image(form) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("registration", REGISTRATIONS)
+@pytest.mark.parametrize("kernels", [KERNELS, KERNELS[:1]])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_no_number_is_not_taken_for_silence(
+    form, value: float, kernels: tuple[Size, ...], registration: Registration
+) -> None:
+    z = drawn((2, 20, 5, 6)).float()
+    z[1, 7, 2, 3] = value
+    got = form(z, kernels, GRID, registration)
+    assert not got[1].isfinite().all()
+    assert got[0].isfinite().all()
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_zero_has_a_finite_gradient(form) -> None:
     z = torch.zeros(1, 3, 5, 6, requires_grad=True)
     form(z, KERNELS, GRID, "aligned").sum().backward()

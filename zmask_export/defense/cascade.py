@@ -69,8 +69,8 @@ def deployed_heatmap(
         right = torch.tensor(columns.T, dtype=z.dtype, device=z.device)
         stages.append((left, right))
     total, norm = _Cascade.apply(z, stages)
-    safe = torch.where(norm > 0, norm, 1.0)
-    return torch.where(norm > 0, total / (z.shape[1] * safe), 0.0)
+    # Where the norm is 0 so is the sum; what is no number must not become 0.
+    return total / (z.shape[1] * torch.where(norm > 0, norm, 1.0))
 
 
 class _Cascade(torch.autograd.Function):
