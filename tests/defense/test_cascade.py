@@ -193,3 +193,12 @@ def test_both_forms_have_the_same_gradient(
     assert gradients[0] is not None
     assert float(gradients[0].norm()) > 0
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_heatmap_is_computed_where_and_as_its_activations_are(form, dtype: torch.dtype) -> None:
+    for device in ("cpu", "meta"):
+        z = drawn((2, 3, 4, 5)).to(device, dtype)
+        got = form(z, KERNELS, GRID, "aligned")
+        assert (got.shape, got.dtype, got.device) == ((2, 1, *GRID), dtype, z.device)

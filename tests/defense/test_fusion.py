@@ -50,6 +50,12 @@ def test_score_is_zero_where_the_mask_sums_to_zero() -> None:
     assert fusion.score(values, values, mask).tolist() == [0.0, 4.0]
 
 
+def test_every_image_has_the_sum_of_its_own_mask() -> None:
+    values = maps([1.0, 3.0, 0.0, 0.0], [2.0, 2.0, 2.0, 2.0])
+    mask = maps([0.125, 0.375, 0.0, 0.0], [1.0, 1.0, 0.5, 0.5])  # one below 1, one above
+    assert fusion.score(values, values, mask).tolist() == [7.0, 4.0]
+
+
 def test_score_of_an_underflowing_soft_mask_is_zero() -> None:
     never = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -200.0])
     ones = torch.ones(1, 1, 3, 3)
@@ -65,6 +71,35 @@ def test_threshold_itself_is_not_flagged() -> None:
     assert not fusion.detect(image(2), shallow, deep, PARAMETERS, d).flag.item()
     below = torch.nextafter(d, torch.tensor(0.0))
     assert fusion.detect(image(2), shallow, deep, PARAMETERS, below).flag.item()
+
+
+def test_what_is_not_flagged_is_not_covered() -> None:
+    high = torch.full((1, 1, 2, 2), 9.0)
+    d = fusion.detect(image(2), high, high, PARAMETERS, torch.tensor(0.0)).score[0]
+    assert fusion.detect(image(2), high, high, PARAMETERS, d).mask.eq(1).all()
+    assert fusion.detect(image(2), high, high, PARAMETERS, d / 2).mask.eq(0).all()
+
+
+def test_a_detection_holds_its_heatmaps_and_a_mask_of_the_image_s_shape() -> None:
+    shallow, deep = maps([9.0, 0.0, 0.0, 0.0, 0.0, 9.0]), maps([9.0, 0.0, 0.0, 0.0, 0.0, 8.0])
+    wide = torch.full((1, 3, 4, 6), 0.5)
+    always = torch.tensor(-1.0)
+    found = fusion.detect(wide, shallow, deep, PARAMETERS, always)
+    assert torch.equal(found.shallow, shallow)
+    assert torch.equal(found.deep, deep)
+    covered = torch.zeros(1, 1, 4, 6)
+    covered[..., :2, :2] = covered[..., 2:, 4:] = 1
+    assert torch.equal(found.mask, 1 - covered)
+    # Within a reach of two cells the other two corners are those of the same patch.
+    covered[..., 2:, :2] = covered[..., :2, 4:] = 1
+    found = fusion.detect(wide, shallow, deep, PARAMETERS, always, 2)
+    assert torch.equal(found.mask, 1 - covered)
+
+
+def test_a_mask_has_its_soft_mask_s_type() -> None:
+    soft = maps([0.9, 0.1, 0.2, 0.6])
+    for dtype in (torch.float32, torch.float64):
+        assert fusion.keep_mask(soft.to(dtype), torch.tensor([True]), (4, 4)).dtype == dtype
 
 
 def test_nan_is_flagged_and_covers_nothing() -> None:

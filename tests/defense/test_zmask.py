@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any, Literal
+
 import pytest
 import torch
 from torch import Tensor
@@ -15,7 +19,9 @@ from tests.small import (
     tiny_images,
 )
 from zmask_export.artifacts.calibration import Calibration
-from zmask_export.defense.zmask import ZMask, cover, fill_colour
+from zmask_export.defense import zmask
+from zmask_export.defense.cascade import deployed_heatmap, literal_heatmap
+from zmask_export.defense.zmask import Heatmaps, Observation, ZMask, cover, fill_colour
 from zmask_export.errors import CalibrationError
 from zmask_export.models.bare import BareNetwork
 from zmask_export.spec import Fill, Policy, Registration
@@ -30,6 +36,13 @@ def mixed(
     """A calibration that flags some of IMAGES."""
     calibration = random_calibration(bare, tiny_defense(registration, fill))
     return split_flags(bare, calibration, IMAGES)
+
+
+def _recorded(
+    used: list[str], name: str, heatmap: Callable[..., Tensor], *arguments: Any
+) -> Tensor:
+    used.append(name)
+    return heatmap(*arguments)
 
 
 def logits(images: Tensor) -> Tensor:
@@ -92,6 +105,54 @@ def test_deployed_form_equals_the_literal_one(registration: Registration) -> Non
         )
 
 
+@pytest.mark.parametrize("form", ["literal", "deployed", None])
+def test_heatmaps_are_computed_in_the_form_that_was_asked_for(
+    form: Literal["literal", "deployed"] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibration = mixed()
+    used: list[str] = []
+    for name, heatmap in (("literal", literal_heatmap), ("deployed", deployed_heatmap)):
+        recorded = functools.partial(_recorded, used, name, heatmap)
+        monkeypatch.setattr(zmask, f"{name}_heatmap", recorded)
+    options = {} if form is None else {"form": form}
+    defense = calibration.header.defense
+    mean, std = (
+        {tap: torch.from_numpy(value) for tap, value in values.items()}
+        for values in (calibration.mean, calibration.std)
+    )
+    with torch.inference_mode():
+        _, features = BARE(IMAGES)
+        Heatmaps(defense, mean, std, **options)(features)
+        Heatmaps.of(calibration, **options)(features)
+        ZMask(BARE, calibration, **options)(IMAGES)
+    assert set(used) == {form or "literal"}
+
+
+@pytest.mark.parametrize("registration", ["paper", "aligned"])
+def test_a_layer_s_heatmap_is_registered_as_the_defense_says(registration: Registration) -> None:
+    calibration = mixed(registration=registration)
+    defense = calibration.header.defense
+    with torch.inference_mode():
+        _, features = BARE(IMAGES)
+        heatmaps = Heatmaps.of(calibration)
+        got = heatmaps(features)["deep.tip"]
+        z = heatmaps.zscores(features)["tip"]
+    expected = literal_heatmap(z, defense.deep_kernels, defense.grid, registration)
+    assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("reach", [0, 16])
+def test_corners_are_filled_as_far_as_the_defense_says(reach: int) -> None:
+    calibration = random_calibration(BARE, tiny_defense(corners=reach), threshold=0.0)
+    high = torch.zeros(1, 1, 12, 17)
+    high[..., 0, 0] = high[..., 11, 16] = 99
+    seen = Observation(IMAGES[:1], BARE(IMAGES[:1])[0], {"shallow": high, "deep": high})
+    with torch.inference_mode():
+        mask = ZMask(BARE, calibration, Policy.DETECT).decide(seen)["mask"][0, 0]
+    corners = [mask[0, 0], mask[-1, -1], mask[0, -1], mask[-1, 0]]
+    assert [corner.item() for corner in corners] == [0, 0, reach == 0, reach == 0]
+
+
 @pytest.mark.parametrize("policy", list(Policy))
 def test_an_image_does_not_depend_on_its_batch(policy: Policy) -> None:
     calibration = mixed()
@@ -137,6 +198,12 @@ def test_fill_colour_is_rgb_for_a_bgr_network() -> None:
     bare = BareNetwork(BARE.network, preprocess, BARE.paths)
     assert fill_colour(bare, "mean", IMAGES).flatten().tolist() == pytest.approx([0.6, 0.5, 0.4])
     assert fill_colour(bare, "black", IMAGES).eq(0).all()
+
+
+def test_fill_colour_has_the_image_s_type_and_place() -> None:
+    for like in (IMAGES, IMAGES.double(), IMAGES.to("meta")):
+        colour = fill_colour(BARE, "mean", like)
+        assert (colour.dtype, colour.device) == (like.dtype, like.device)
 
 
 def test_cover_leaves_kept_pixels_as_they_are() -> None:
