@@ -81,18 +81,18 @@ def test_what_is_not_flagged_is_not_covered() -> None:
 
 
 def test_a_detection_holds_its_heatmaps_and_a_mask_of_the_image_s_shape() -> None:
-    shallow, deep = maps([9.0, 0.0, 0.0, 0.0, 0.0, 9.0]), maps([9.0, 0.0, 0.0, 0.0, 0.0, 8.0])
+    shallow, deep = maps([9.0, 0.0, 0.0, 0.0, 9.0, 0.0]), maps([9.0, 0.0, 0.0, 0.0, 8.0, 0.0])
     wide = torch.full((1, 3, 4, 6), 0.5)
     always = torch.tensor(-1.0)
     found = fusion.detect(wide, shallow, deep, PARAMETERS, always)
     assert torch.equal(found.shallow, shallow)
     assert torch.equal(found.deep, deep)
     covered = torch.zeros(1, 1, 4, 6)
-    covered[..., :2, :2] = covered[..., 2:, 4:] = 1
+    covered[..., :2, :2] = covered[..., 2:, 2:4] = 1
     assert torch.equal(found.mask, 1 - covered)
-    # Within a reach of two cells the other two corners are those of the same patch.
-    covered[..., 2:, :2] = covered[..., :2, 4:] = 1
-    found = fusion.detect(wide, shallow, deep, PARAMETERS, always, 2)
+    # Within a reach of one cell the other two corners are those of the same patch.
+    covered[..., 2:, :2] = covered[..., :2, 2:4] = 1
+    found = fusion.detect(wide, shallow, deep, PARAMETERS, always, 1)
     assert torch.equal(found.mask, 1 - covered)
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from zmask_export.defense.zscore import zscore
+from zmask_export.spec import SMALLEST_STD
 
 
 def test_value_is_the_distance_to_the_mean_in_deviations() -> None:
@@ -18,6 +19,13 @@ def test_dead_channel_gives_zero_whatever_number_it_shows(std: float) -> None:
     z = zscore(h, torch.zeros(2), torch.tensor([std, 1.0]))
     assert z[0, 0].flatten().tolist() == [0.0, 0.0]
     assert z[0, 1].flatten().tolist() == [torch.inf, 7.0]
+
+
+def test_the_smallest_deviation_is_that_of_a_living_channel() -> None:
+    std = torch.tensor([SMALLEST_STD, SMALLEST_STD]).nextafter(torch.tensor([0.0, 1.0]))
+    std = torch.cat([std, torch.tensor([SMALLEST_STD])])
+    z = zscore(std.reshape(1, 3, 1, 1), torch.zeros(3), std)
+    assert z.flatten().tolist() == [0.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
