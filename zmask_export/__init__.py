@@ -23,7 +23,10 @@ __all__ = ["Protected", "Result", "__version__", "load"]
 def __getattr__(name: str) -> Any:
     # Imported on first use: the command line's --help needs none of it.
     if name in ("Protected", "Result", "load"):
-        from zmask_export.runtime import protected
+        from zmask_export.errors import shortages_named
+
+        with shortages_named():
+            from zmask_export.runtime import protected
 
         return getattr(protected, name)
     raise AttributeError(f"module 'zmask_export' has no attribute {name!r}")

@@ -24,7 +24,17 @@ Each error is two sentences: ``what`` happened and how to ``fix`` it.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import re
+from collections.abc import Iterator
 from typing import Any, ClassVar
+
+_STARVED = re.compile(
+    r"allocate memory|out of memory|bad_alloc|map segment from shared|start new thread|pthread_create",
+    re.IGNORECASE,
+)
+"""What Python, torch, ONNX Runtime, Pillow and the dynamic loader say where memory is refused."""
 
 
 class ZMaskError(Exception):
@@ -134,3 +144,62 @@ class FlagRateError(ZMaskError):
     """More frames are flagged than the calibration explains: attacks, or a drift beyond the threshold."""
 
     exit_code = 8
+
+
+def shortage(exc: BaseException) -> BackendError | None:
+    """The error that says what this machine, or a limit on this process, has too little of.
+
+    Libraries raise whatever they like where memory is refused, and wrap it: causes and contexts are looked
+    at too.
+
+    Returns:
+        None where ``exc`` comes of something else.
+    """
+    for raised in _chain(exc):
+        if isinstance(raised, OSError) and raised.errno in (errno.EMFILE, errno.ENFILE):
+            return BackendError(
+                "This process may open no more files.",
+                fix="Raise the limit: ulimit -n 1024, or more.",
+            )
+        said = "" if isinstance(raised, ZMaskError) else str(raised)
+        no_memory = isinstance(raised, OSError) and raised.errno == errno.ENOMEM
+        if isinstance(raised, MemoryError) or no_memory or _STARVED.search(said):
+            return out_of_memory()
+    return None
+
+
+@contextlib.contextmanager
+def shortages_named() -> Iterator[None]:
+    """Raise :func:`shortage`'s error in the place of what a library, or Python, raises for it."""
+    try:
+        yield
+    except Exception as exc:
+        lack = shortage(exc)
+        if lack is None:
+            raise
+        raise lack from exc
+
+
+def out_of_memory() -> BackendError:
+    """The error for memory that was refused; its fix names the limit on this process, where one is set."""
+    limit = memory_limit()
+    more = "Free memory" if limit is None else f"Raise the limit of {limit >> 20} MiB (ulimit -v)"
+    return BackendError("Out of memory.", fix=f"{more}, or give a smaller --batch or --input-size.")
+
+
+def memory_limit() -> int | None:
+    """Bytes that this process may map, as ``ulimit -v`` sets it; None where there is no such limit."""
+    with contextlib.suppress(ImportError):  # of Unix alone
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        return None if limit == resource.RLIM_INFINITY else limit
+    return None
+
+
+def _chain(exc: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while exc is not None and id(exc) not in seen:
+        seen.add(id(exc))
+        yield exc
+        exc = exc.__cause__ if exc.__suppress_context__ else exc.__context__

@@ -13,7 +13,7 @@ from safetensors.numpy import save as save_tensors
 
 from tests.small import SIZE, tiny_bare
 from zmask_export.calibrate import statistics
-from zmask_export.calibrate.statistics import Progress, measure
+from zmask_export.calibrate.statistics import Progress, chained, measure
 from zmask_export.data.drawn import DrawnScenes
 from zmask_export.data.images import Frame
 from zmask_export.errors import DatasetError, ImageError, WeightsError
@@ -141,6 +141,16 @@ def test_a_checkpoint_of_the_same_run_is_used(checkpoint: Path) -> None:
     assert _resumes_at(checkpoint) == 4
 
 
+def test_what_ends_a_pass_costs_no_batch_that_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "SAVE_EVERY_S", float("inf"))
+    path = tmp_path / "progress"
+    with pytest.raises(KeyboardInterrupt):
+        measure(tiny_bare(), Source(6, stop=5), batch=2, checkpoint=path, identity="a")
+    assert _resumes_at(path) == 4
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -197,9 +207,7 @@ def test_the_digest_is_that_of_names_and_contents_in_order() -> None:
     frames = [frame for frame in Source(3).frames() if frame is not None]
 
     def digest(*items: Frame) -> str:
-        progress = Progress()
-        progress.add(list(items))
-        return progress.digest
+        return chained("", items)
 
     other = Frame(frames[0].name, frames[0].image, "another file")
     assert digest(*frames) == measure(tiny_bare(), Source(3), batch=2).digest

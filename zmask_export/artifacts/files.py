@@ -66,9 +66,11 @@ def write_bytes(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as exc:
+        raise output_error(path, exc) from exc
+    finally:
+        # Of no write that failed, and of none that Ctrl-C ended.
         with contextlib.suppress(OSError):
             partial.unlink()
-        raise output_error(path, exc) from exc
 
 
 def write_new(path: Path, data: bytes, *, mode: int) -> None:

@@ -12,7 +12,7 @@ import onnxruntime as ort
 
 from zmask_export.backends.gpu import gpu_count
 from zmask_export.backends.runner import Arrays, DeviceArray, Inputs, closed, require_input
-from zmask_export.errors import BackendError, BackendUnavailableError, ShapeError
+from zmask_export.errors import BackendError, BackendUnavailableError, ShapeError, shortage
 from zmask_export.spec import Precision
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -61,16 +61,15 @@ class OnnxRuntimeRunner:
         try:
             if precision == "bf16" or (precision == "fp16" and len(providers) == 1):
                 model = _rounded(model)
-            session = ort.InferenceSession(model, options, providers=providers)
+            # It would print, and go on more slowly, where a GPU or a thread fails.
+            session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
         except BackendUnavailableError:
             raise
         except Exception as exc:  # ONNX Runtime's errors share no base class but this
-            raise BackendError(
+            raise shortage(exc) or BackendError(
                 f"ONNX Runtime cannot load the graph ({_short(exc)}).",
                 fix="Build it again with this version of zmask-export and ONNX Runtime.",
             ) from exc
-        # It would print, and go on more slowly, where a GPU fails.
-        session.disable_fallback()
         used = session.get_providers()[0]
         if device == "cuda" and used != _CUDA:
             raise BackendUnavailableError(
@@ -106,7 +105,7 @@ class OnnxRuntimeRunner:
                     self._run_bound(session, given) if bound else session.run(self._outputs, given)
                 )
         except Exception as exc:  # ONNX Runtime's errors share no base class but this
-            raise BackendError(
+            raise shortage(exc) or BackendError(
                 f"ONNX Runtime failed ({_short(exc)}).", fix="Give a smaller batch or more memory."
             ) from exc
         return dict(zip(self._outputs, values, strict=True))

@@ -8,6 +8,7 @@ a shard, so shards that are measured apart give the batches, and the result, of 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -24,7 +25,7 @@ from safetensors.numpy import save as save_tensors
 from zmask_export.artifacts.files import write_bytes
 from zmask_export.calibrate.moments import Moments
 from zmask_export.data.images import Frame, ImageSource, to_float
-from zmask_export.errors import DatasetError, ImageError, WeightsError
+from zmask_export.errors import DatasetError, ImageError, OutputError, WeightsError
 from zmask_export.models.bare import BareNetwork
 
 SAVE_EVERY_S = 20.0
@@ -65,7 +66,7 @@ Walk = Callable[[int], Iterator[Step]]
 """From a number of files consumed to the steps that come after them."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Progress:
     """How far a pass has come.
 
@@ -81,20 +82,25 @@ class Progress:
     digest: str = ""
     moments: dict[str, Moments] = field(default_factory=dict)
 
-    def add(self, frames: Sequence[Frame | Counted]) -> None:
-        """Count frames into the digest."""
-        for frame in frames:
-            chained = f"{self.digest}\n{frame.name}\n{frame.digest}".encode()
-            self.digest = hashlib.sha256(chained).hexdigest()
-        self.images += len(frames)
+    def after(self, step: Step) -> Progress:
+        """The progress one step further; this one stays whole, whatever interrupts."""
+        moments = dict(self.moments)
+        for tap, found in step.moments.items():
+            moments[tap] = moments[tap].merge(found) if tap in moments else found
+        return Progress(
+            self.position + step.consumed,
+            self.images + len(step.frames),
+            chained(self.digest, step.frames),
+            moments,
+        )
 
-    def take(self, step: Step) -> None:
-        """Go on by one step."""
-        for tap, moments in step.moments.items():
-            before = self.moments.get(tap)
-            self.moments[tap] = moments if before is None else before.merge(moments)
-        self.add(step.frames)
-        self.position += step.consumed
+
+def chained(digest: str, frames: Sequence[Frame | Counted]) -> str:
+    """A digest with the names and contents of more frames."""
+    for frame in frames:
+        text = f"{digest}\n{frame.name}\n{frame.digest}".encode()
+        digest = hashlib.sha256(text).hexdigest()
+    return digest
 
 
 def measure(
@@ -132,16 +138,23 @@ def measure(
         on_image(progress.position)
     saved = time.monotonic()
     start = progress.position
-    for step in steps(bare, source, batch=batch, start=start) if walk is None else walk(start):
-        progress.take(step)
-        if on_skip is not None:
-            for error in step.skipped:
-                on_skip(error)
-        if on_image is not None:
-            on_image(progress.position)
-        if checkpoint is not None and time.monotonic() - saved > SAVE_EVERY_S:
-            write_bytes(checkpoint, _dump(progress, identity))
-            saved = time.monotonic()
+    try:
+        for step in steps(bare, source, batch=batch, start=start) if walk is None else walk(start):
+            progress = progress.after(step)
+            if on_skip is not None:
+                for error in step.skipped:
+                    on_skip(error)
+            if on_image is not None:
+                on_image(progress.position)
+            if checkpoint is not None and time.monotonic() - saved > SAVE_EVERY_S:
+                write_bytes(checkpoint, _dump(progress, identity))
+                saved = time.monotonic()
+    except BaseException:
+        # A bad file, or Ctrl-C, costs no batch that was measured.
+        if checkpoint is not None and progress.position > start:
+            with contextlib.suppress(OutputError):
+                write_bytes(checkpoint, _dump(progress, identity))
+        raise
     if not progress.images:
         raise DatasetError(
             "Not one of the images could be used.",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
-import re
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ import click
 
 from zmask_export import __version__
 from zmask_export.artifacts.files import output_error
-from zmask_export.cli import interrupts
+from zmask_export.cli import interrupts, limited
 from zmask_export.cli.missing import not_installed
-from zmask_export.errors import BackendError, UsageError, ZMaskError
+from zmask_export.errors import UsageError, ZMaskError, memory_limit, out_of_memory, shortage
 
 _VERBS = {
     "build": "Build a protected, verified engine for a network.",
@@ -36,6 +37,14 @@ _VERBS = {
 }
 
 
+UNREAD = 141
+"""Exit code where nobody reads the output any more: what a shell says of SIGPIPE."""
+
+
+_OUTPUT = Path("The output")
+"""What a failed write without a file's name was to."""
+
+
 class _Verbs(click.Group):
     """Loads a verb's module when it is used, so that --help needs neither torch nor TensorRT."""
 
@@ -46,6 +55,12 @@ class _Verbs(click.Group):
         if name not in _VERBS:
             return None
         return importlib.import_module(f"zmask_export.cli.{name}").command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as exc:
+            raise click.exceptions.Exit(UNREAD) from exc
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -67,33 +82,58 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. Errors of ours become two lines and their exit code; never a traceback."""
-    sys.exit(run(arguments))
+    given = sys.argv[1:] if arguments is None else arguments
+    if memory_limit() is None or not limited.SUPPORTED:
+        sys.exit(run(given))
+    code = limited.run_in_child(lambda: run(given))
+    sys.exit(_show(out_of_memory(), given) if code is None else code)
 
 
-def run(arguments: list[str] | None = None) -> int:
+def run(arguments: list[str]) -> int:
     """Run the command line and return its exit code."""
-    given = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    given = arguments or ["--help"]
     with interrupts.remembered():
-        try:
-            result: Any = cli.main(args=given, prog_name="zmask-export", standalone_mode=False)
-        except click.exceptions.Exit as exc:
-            return exc.exit_code
-        except Exception as exc:
-            # After an interrupt that a library swallowed anything may fail, for no reason of the user's.
-            if isinstance(exc, click.Abort) or interrupts.happened():
-                click.echo(
-                    "Interrupted. Long runs go on where they stopped when started again.", err=True
-                )
-                return 130
-            error = _ours(exc)
-            if error is None:
-                raise
-            return _show(error, as_json="--json" in given)
+        return _flushed(_run(given), given)
+
+
+def _run(given: list[str]) -> int:
+    try:
+        result: Any = cli.main(args=given, prog_name="zmask-export", standalone_mode=False)
+    except click.exceptions.Exit as exc:
+        return exc.exit_code
+    except Exception as exc:
+        # After an interrupt that a library swallowed anything may fail, for no reason of the user's.
+        if isinstance(exc, click.Abort) or interrupts.happened():
+            verb = next((name for name in given if name in _VERBS), "")
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                click.echo(interrupts.message(verb), err=True)
+            return interrupts.exit_code()
+        error = _ours(exc)
+        if error is None:
+            raise
+        return _show(error, given)
     return result if isinstance(result, int) else 0
+
+
+def _flushed(code: int, given: list[str]) -> int:
+    """Flush standard output, which would else fail as the interpreter ends; the exit code after that."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as exc:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if code == 0:
+            unread = isinstance(exc, BrokenPipeError)
+            return UNREAD if unread else _show(output_error(_OUTPUT, exc), given)
+    return code
 
 
 def _ours(exc: Exception) -> ZMaskError | None:
     """The error of ours that says what a caught one says; None where it is a fault of the program."""
+    lack = shortage(exc)
+    if lack is not None:
+        return lack
     if isinstance(exc, ZMaskError):
         return exc
     if isinstance(exc, click.ClickException):
@@ -101,12 +141,9 @@ def _ours(exc: Exception) -> ZMaskError | None:
     if isinstance(exc, ModuleNotFoundError):
         return not_installed(exc)
     if isinstance(exc, OSError):
-        return output_error(Path(exc.filename or "."), exc)
-    # torch, which may not be imported here, raises a RuntimeError where memory runs out.
-    full = isinstance(exc, RuntimeError) and re.search("allocate memory|out of memory", str(exc))
-    if full or isinstance(exc, MemoryError):
-        return BackendError("Out of memory.", fix="Give a smaller --batch or --input-size.")
-    return None
+        return output_error(Path(exc.filename) if exc.filename else _OUTPUT, exc)
+    # What Python itself says where it cannot even raise a MemoryError.
+    return out_of_memory() if isinstance(exc, SystemError) and memory_limit() else None
 
 
 def _usage(exc: click.ClickException) -> UsageError:
@@ -115,12 +152,13 @@ def _usage(exc: click.ClickException) -> UsageError:
     return UsageError(exc.format_message(), fix=f"See {command} --help.")
 
 
-def _show(error: ZMaskError, *, as_json: bool) -> int:
-    if as_json:
-        record = {"error": type(error).__name__, "what": error.what, "fix": error.fix}
-        click.echo(json.dumps(record))
-    else:
-        click.echo(f"Error: {error}", err=True)
+def _show(error: ZMaskError, given: list[str]) -> int:
+    with contextlib.suppress(OSError):  # the exit code says it where nobody can be told
+        if "--json" in given:
+            record = {"error": type(error).__name__, "what": error.what, "fix": error.fix}
+            click.echo(json.dumps(record))
+        else:
+            click.echo(f"Error: {error}", err=True)
     return error.exit_code
 
 

@@ -25,7 +25,7 @@ from PIL import Image, UnidentifiedImageError
 
 from zmask_export.data.pillow import BOMBS, DAMAGED, no_bombs
 from zmask_export.data.sampling import spread
-from zmask_export.errors import DatasetError, ImageError
+from zmask_export.errors import DatasetError, ImageError, shortage
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 MAX_STRETCH = 2.0
@@ -81,7 +81,7 @@ def decode(data: bytes, name: str, *, convert: bool = False) -> NDArray[np.uint8
             fix="Remove it from the folder, or pass --on-bad-image skip.",
         ) from exc
     except DAMAGED as exc:
-        raise ImageError(
+        raise shortage(exc) or ImageError(
             f"{name} is damaged or cut short ({exc}).",
             fix="Copy the file again, or pass --on-bad-image skip.",
         ) from exc
@@ -123,7 +123,7 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as exc:
-        raise ImageError(
+        raise shortage(exc) or ImageError(
             f"{path} cannot be read ({exc.strerror}).",
             fix="Check that the file exists and may be read.",
         ) from exc

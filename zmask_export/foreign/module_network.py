@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from zmask_export.errors import NetworkError, UsageError, ZMaskError
+from zmask_export.errors import NetworkError, UsageError, ZMaskError, shortage
 from zmask_export.foreign import outputs as named_outputs
 from zmask_export.foreign.factory import where
 from zmask_export.foreign.suggest import Shape, require_known, require_map
@@ -93,10 +92,10 @@ def run_module(network: nn.Module, shown: Tensor, label: str) -> dict[str, Tenso
         # What the user's code prints is no result of ours.
         with contextlib.redirect_stdout(sys.stderr):
             result = network(shown)
-    except (ZMaskError, MemoryError):
+    except ZMaskError:
         raise
     except Exception as exc:
-        if re.search("allocate memory|out of memory", str(exc)):
+        if shortage(exc) is not None:
             raise
         place = where(exc)
         said = " ".join(str(exc).split())[:200]

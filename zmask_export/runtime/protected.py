@@ -15,7 +15,7 @@ from zmask_export.artifacts.bundle import CheckedBundle, open_bundle
 from zmask_export.artifacts.manifest import Manifest
 from zmask_export.artifacts.signature import KeySource
 from zmask_export.backends.runner import Arrays, DeviceArray, closed
-from zmask_export.errors import ShapeError
+from zmask_export.errors import ShapeError, shortages_named
 from zmask_export.runtime.arguments import (
     require_path,
     require_share,
@@ -114,13 +114,15 @@ class Protected:
             ImageError: an aspect ratio too far from the engine's.
             BackendError: the runner failed.
         """
-        prepared = self._prepare(image)
-        results = self._run(prepared, threshold)
+        with shortages_named():
+            prepared = self._prepare(image)
+            results = self._run(prepared, threshold)
         return results[0] if prepared.single else results
 
     def run(self, images: Any, *, threshold: float | None = None) -> list[Result]:
         """As a call, but always a list: of one result where one image was given."""
-        return self._run(self._prepare(images), threshold)
+        with shortages_named():
+            return self._run(self._prepare(images), threshold)
 
     def close(self) -> None:
         """Give the memory back. What other threads run at the moment ends well; later use is an error."""
@@ -226,6 +228,7 @@ def load(
     )[0]
 
 
+@shortages_named()
 def load_checked(
     bundle: str | Path,
     *,
