@@ -31,10 +31,11 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 _STARVED = re.compile(
-    r"allocate memory|out of memory|bad_alloc|map segment from shared|start new thread|pthread_create",
+    r"allocate memory|out of memory|bad_alloc|map segment from shared|start new thread|pthread_create"
+    r"|could not create a primitive$",
     re.IGNORECASE,
 )
-"""What Python, torch, ONNX Runtime, Pillow and the dynamic loader say where memory is refused."""
+"""What Python, torch, oneDNN, ONNX Runtime, Pillow and the dynamic loader say where memory is refused."""
 
 
 class ZMaskError(Exception):
