@@ -65,7 +65,10 @@ def _run(request: dict[str, Any]) -> None:
 
 def serve() -> None:
     """Answer requests until standard input ends."""
-    for name in (*(f"zmask_export.{room}.{verb}" for room in ("cli", "pipeline") for verb in VERBS), *LATE):
+    for name in (
+        *(f"zmask_export.{room}.{verb}" for room in ("cli", "pipeline") for verb in VERBS),
+        *LATE,
+    ):
         importlib.import_module(name)
     said = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:

@@ -268,7 +268,7 @@ def list_images(root: Path) -> list[Path]:
     refused by the decoder with the file's name and not silently cut.
 
     Raises:
-        DatasetError: no such folder, or nothing in it.
+        DatasetError: no such folder, or nothing in it, or a name that is no UTF-8.
     """
     if not root.is_dir():
         raise DatasetError(f"{root} is not a folder.", fix="Give a folder of images with --images.")
@@ -277,12 +277,28 @@ def list_images(root: Path) -> list[Path]:
         for path in root.rglob("*")
         if path.is_file() and not any(p.startswith(".") for p in path.relative_to(root).parts)
     )
+    for path in found:
+        require_utf8(path)
     if not any(path.suffix.lower() in SUFFIXES for path in found):
         raise DatasetError(
             f"{root} holds no image ({len(found)} other files).",
             fix=f"Give a folder with images ({', '.join(sorted(SUFFIXES))}).",
         )
     return found
+
+
+def require_utf8(path: Path) -> None:
+    """Refuse a file's name that no result and no manifest can hold.
+
+    Raises:
+        DatasetError: it is no UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as exc:
+        raise DatasetError(
+            f"The name of the file {str(path)!a} is no UTF-8.", fix="Rename the file."
+        ) from exc
 
 
 def _version(paths: list[Path]) -> str:

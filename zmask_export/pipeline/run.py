@@ -81,10 +81,12 @@ def expand(paths: Sequence[Path]) -> list[Path]:
 
     Raises:
         UsageError: nothing was given.
-        DatasetError: a folder without images.
+        DatasetError: a folder without images, or a name that is no UTF-8.
     """
     if not paths:
         raise UsageError("No image was given.", fix="Give image files or folders.")
+    for path in paths:
+        images.require_utf8(path)
     return [
         file for path in paths for file in (images.list_images(path) if path.is_dir() else [path])
     ]

@@ -37,6 +37,7 @@ def exit_codes(_: str = "") -> str:
     for kind in ZMaskError.__subclasses__():
         if kind.__module__ == ZMaskError.__module__:
             rows.append(f"| {kind.exit_code} | {cell(kind.__doc__ or '')} |")
-    return "\n".join(
-        [*rows, "| 130 | Interrupted; long runs go on where they stopped when started again. |"]
-    )
+    again = "long runs go on where they stopped when started again"
+    rows.append(f"| 130, 143, 129 | Interrupted by Ctrl-C, SIGTERM or SIGHUP; {again}. |")
+    rows.append("| 141 | Nobody reads the output any more. |")
+    return "\n".join(rows)
