@@ -43,7 +43,8 @@ def _run(request: dict[str, Any]) -> None:
         descriptor = os.open(request[name], flags, 0o644)
         os.dup2(descriptor, number)
         os.close(descriptor)
-    sys.stdin, sys.stdout, sys.stderr = (open(n, m) for n, m in enumerate("rww"))  # noqa: SIM115
+    sys.stdin, sys.stdout = open(0), open(1, "w")  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1)  # noqa: SIM115
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
     exec(request["hook"], {})  # noqa: S102
@@ -59,7 +60,6 @@ def _run(request: dict[str, Any]) -> None:
     except BaseException:
         traceback.print_exc()
     # What the imports of this process left running waits for threads that no fork has.
-    sys.stderr.flush()
     os._exit(code if isinstance(code, int) else 0)
 
 

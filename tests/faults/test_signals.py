@@ -137,6 +137,16 @@ def test_a_run_whose_reader_goes_away(inputs: Inputs, bundle: Path, out: Path) -
     assert (out / "results.jsonl").read_text().count("\n") == 1
 
 
+def test_help_whose_reader_goes_away() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as pipe:
+        done = subprocess.run(
+            command("--help"), stdout=pipe, stderr=subprocess.PIPE, check=False, env=ONE_THREAD
+        )
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def test_an_ignored_signal_stays_ignored(forks: Forks, inputs: Inputs, out: Path) -> None:
     """As under nohup."""
     hook = (

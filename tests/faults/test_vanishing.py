@@ -44,14 +44,14 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.fixture
 def strike(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, str], None]:
-    """Lets a fault happen to a file as soon as another one was read."""
+    """Lets a fault happen to a file as soon as the first image was read."""
 
     def prepare(path: Path, fault: str) -> None:
         read, struck = images._bytes, []
 
         def reading(other: Path) -> bytes:
             data = read(other)
-            if not struck:
+            if not struck and other.parent.name == "images":
                 struck.append(other)
                 assert other != path
                 FAULTS[fault][0](path)
@@ -78,8 +78,6 @@ def test_calibrate_goes_on_when_the_file_is_back(
     assert_refused(zmask(*arguments, out), 4, str(victim), FAULTS[fault][1])
     assert contents(out.parent) == [".result.progress", "whole"]
     _restore(victim)
-    progress = (out.parent / ".result.progress").stat().st_size
-    assert progress > 0
     assert zmask(*arguments, out).code == 0
     assert contents(out.parent) == ["result", "whole"]
     assert out.read_bytes() == whole.read_bytes()

@@ -7,8 +7,9 @@ import importlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -45,6 +46,14 @@ _OUTPUT = Path("The output")
 """What a failed write without a file's name was to."""
 
 
+@contextlib.contextmanager
+def _unread_ends() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as exc:
+        raise click.exceptions.Exit(UNREAD) from exc
+
+
 class _Verbs(click.Group):
     """Loads a verb's module when it is used, so that --help needs neither torch nor TensorRT."""
 
@@ -56,11 +65,13 @@ class _Verbs(click.Group):
             return None
         return importlib.import_module(f"zmask_export.cli.{name}").command
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _unread_ends():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _unread_ends():
             return super().invoke(ctx)
-        except BrokenPipeError as exc:
-            raise click.exceptions.Exit(UNREAD) from exc
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -116,17 +127,26 @@ def _run(given: list[str]) -> int:
 
 
 def _flushed(code: int, given: list[str]) -> int:
-    """Flush standard output, which would else fail as the interpreter ends; the exit code after that."""
+    """Flush standard streams, which would else fail as the interpreter ends; the exit code after that."""
+    lost = _emptied(sys.stdout)
+    if lost is not None and code == 0:
+        unread = isinstance(lost, BrokenPipeError)
+        code = UNREAD if unread else _show(output_error(_OUTPUT, lost), given)
+    _emptied(sys.stderr)
+    return code
+
+
+def _emptied(stream: TextIO | None) -> OSError | None:
+    """Flush a stream; where that fails, drop what it holds, and return why."""
+    if stream is None:
+        return None
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        stream.flush()
     except OSError as exc:
         with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if code == 0:
-            unread = isinstance(exc, BrokenPipeError)
-            return UNREAD if unread else _show(output_error(_OUTPUT, exc), given)
-    return code
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return exc
+    return None
 
 
 def _ours(exc: Exception) -> ZMaskError | None:
