@@ -49,6 +49,7 @@ def test_no_home_no_room_for_temporary_files_and_no_locale(
     inputs: Inputs, bundle: Path, out: Path
 ) -> None:
     """matplotlib keeps its fonts at home, or else among temporary files."""
+    nowhere = str(inputs.preset / "below")
     done = subprocess.run(
         command(
             "evaluate", bundle, "--data", inputs.camvid, "--patch", inputs.patch, "--html", out
@@ -57,7 +58,7 @@ def test_no_home_no_room_for_temporary_files_and_no_locale(
         text=True,
         check=False,
         timeout=120,
-        env=ONE_THREAD | {"HOME": "/nonexistent", "TMPDIR": "/nonexistent", "LC_ALL": "C"},
+        env=ONE_THREAD | {"HOME": nowhere, "TMPDIR": nowhere, "LC_ALL": "C"},
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from zmask_export.data.names import require_utf8
 from zmask_export.data.pillow import BOMBS, DAMAGED, no_bombs
 from zmask_export.data.sampling import spread
 from zmask_export.errors import DatasetError, ImageError, shortage
@@ -285,20 +286,6 @@ def list_images(root: Path) -> list[Path]:
             fix=f"Give a folder with images ({', '.join(sorted(SUFFIXES))}).",
         )
     return found
-
-
-def require_utf8(path: Path) -> None:
-    """Refuse a file's name that no result and no manifest can hold.
-
-    Raises:
-        DatasetError: it is no UTF-8.
-    """
-    try:
-        str(path).encode()
-    except UnicodeEncodeError as exc:
-        raise DatasetError(
-            f"The name of the file {str(path)!a} is no UTF-8.", fix="Rename the file."
-        ) from exc
 
 
 def _version(paths: list[Path]) -> str:

@@ -13,6 +13,7 @@ from PIL import Image
 from zmask_export.artifacts.files import write_bytes, write_text
 from zmask_export.data import images
 from zmask_export.data.images import OnBad
+from zmask_export.data.names import require_utf8
 from zmask_export.errors import ImageError, UsageError
 from zmask_export.pipeline.progress import Reporter, Silent
 from zmask_export.runtime import pictures
@@ -86,7 +87,7 @@ def expand(paths: Sequence[Path]) -> list[Path]:
     if not paths:
         raise UsageError("No image was given.", fix="Give image files or folders.")
     for path in paths:
-        images.require_utf8(path)
+        require_utf8(path)
     return [
         file for path in paths for file in (images.list_images(path) if path.is_dir() else [path])
     ]
