@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 
 from zmask_export.cli.interrupts import SIGNALS
+from zmask_export.errors import memory_limit
 
 FAULTS = tuple(
     getattr(signal, name) for name in ("SIGABRT", "SIGSEGV", "SIGBUS") if hasattr(signal, name)
@@ -24,6 +25,20 @@ SUPPORTED = hasattr(os, "fork") and hasattr(signal, "sigwaitinfo")
 """Whether this system has what :func:`run_in_child` needs."""
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+
+_NEAR = 64 << 20
+"""A process that came so close to its limit, in bytes, was refused memory."""
+
+
+def exhausted() -> bool:
+    """Whether this process once had mapped about as much as its limit lets it."""
+    limit = memory_limit()
+    if limit is None:
+        return False
+    with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii") as file:
+        peak = next((line.split()[1] for line in file if line.startswith("VmPeak:")), "0")
+        return int(peak) << 10 > limit - _NEAR
+    return False
 
 
 def run_in_child(work: Callable[[], int]) -> int | None:

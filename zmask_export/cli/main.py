@@ -162,8 +162,8 @@ def _ours(exc: Exception) -> ZMaskError | None:
         return not_installed(exc)
     if isinstance(exc, OSError):
         return output_error(Path(exc.filename) if exc.filename else _OUTPUT, exc)
-    # What Python itself says where it cannot even raise a MemoryError.
-    return out_of_memory() if isinstance(exc, SystemError) and memory_limit() else None
+    # Anything may fail where memory is refused, and some libraries hide why.
+    return out_of_memory() if limited.exhausted() else None
 
 
 def _usage(exc: click.ClickException) -> UsageError:
