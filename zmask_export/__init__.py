@@ -10,6 +10,7 @@ The method is Z-Mask (Rossolini, Nesti, Brau, Biondi, Buttazzo, AAAI 2023). The 
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = ["Protected", "Result", "__version__", "load"]
+
+# ONNX Runtime's builds write an identifier and report to their maker, unless told not to before they load.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def __getattr__(name: str) -> Any:

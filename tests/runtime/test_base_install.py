@@ -164,3 +164,15 @@ def test_the_import_is_quick_and_light() -> None:
     # The least: whatever else the machine does can only add to it.
     assert 0 < min(seconds) < SECONDS
     assert 0 < statistics.median(megabytes) < MEGABYTES
+
+
+def test_nothing_is_written_for_onnx_runtime_s_maker(tmp_path: Path) -> None:
+    """Its official builds leave an identifier in the user's folder as they are imported."""
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {k: v for k, v in ONE_THREAD.items() if not k.startswith(("XDG_", "ORT_"))}
+    code = "import zmask_export.backends.onnx_runtime"
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, cwd=ROOT, env=environment | {"HOME": str(home)}
+    )
+    assert list(home.rglob("*")) == []

@@ -41,6 +41,9 @@ Ort::Env& environment() {
         "Put a newer libonnxruntime first on the library path.");
   }
   static Ort::Env env(ORT_LOGGING_LEVEL_FATAL, "zmask");
+  // What is sent before this, only the environment variable ORT_DISABLE_TELEMETRY stops.
+  static const bool quiet = (env.DisableTelemetryEvents(), true);
+  static_cast<void>(quiet);
   return env;
 }
 
