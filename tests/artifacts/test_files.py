@@ -255,6 +255,20 @@ def test_what_was_moved_away_goes_where_the_new_one_is_in_place(tmp_path: Path) 
     assert _names(tmp_path) == ["bundle"]
 
 
+def test_what_killed_writes_of_a_file_left_goes_before_the_next_result(
+    tmp_path: Path, running: int
+) -> None:
+    dead = _dead_pid()
+    kept = f".result.{running}.partial"
+    names = [f".result.{dead}.partial", f".other.{dead}.partial", kept, "result"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    require_writable(tmp_path / "result")
+    assert _names(tmp_path) == sorted(names[1:])
+    recover(tmp_path / "other", tmp_path / "third")
+    assert _names(tmp_path) == sorted(names[2:])
+
+
 def test_a_running_replacement_is_left_alone(tmp_path: Path, running: int) -> None:
     name = f".bundle.{running}.old.partial"
     (tmp_path / name).mkdir()

@@ -14,6 +14,7 @@ from pathlib import Path
 from zmask_export.errors import OutputError
 
 _CHUNK = 1 << 20
+_PARTIAL = re.compile(r"\.(?P<name>.+?)\.(?P<pid>\d+)(?P<old>\.old)?\.partial", re.DOTALL)
 
 
 def sha256_file(path: Path) -> str:
@@ -30,7 +31,8 @@ def require_writable(path: Path, *, file: bool = True) -> None:
 
     Args:
         path: where the result shall be.
-        file: whether the result is a file, which no folder can make room for.
+        file: whether the result is a file, which no folder can make room for; what killed writes of it
+            left is cleared up, see :func:`recover`.
 
     Raises:
         OutputError: ``path`` is no name, is a folder where a file shall be, or lies in something
@@ -49,6 +51,8 @@ def require_writable(path: Path, *, file: bool = True) -> None:
         raise _refused(path, errno.ENOTDIR)
     if not os.access(above, os.W_OK | os.X_OK):
         raise _refused(path, errno.EACCES)
+    if file:
+        recover(path)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -190,8 +194,8 @@ def _remove(path: Path) -> None:
             path.unlink()
 
 
-def recover(path: Path) -> None:
-    """Clear up what killed runs for ``path`` left; what belongs to running processes stays.
+def recover(*paths: Path) -> None:
+    """Clear up what killed runs for ``paths`` left; what belongs to running processes stays.
 
     A run that was killed between moving the old folder away and the new one in loses nothing: the
     old one comes back.
@@ -199,18 +203,20 @@ def recover(path: Path) -> None:
     Raises:
         OutputError: the disk refuses.
     """
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)(\.old)?\.partial")
-    try:
-        for entry in sorted(path.parent.iterdir()) if path.parent.is_dir() else ():
-            match = pattern.fullmatch(entry.name)
-            if match is None or _alive(int(match[1])):
-                continue
-            if match[2] and not path.exists():
-                entry.rename(path)
-            else:
-                _remove(entry)
-    except OSError as exc:
-        raise output_error(path, exc) from exc
+    wanted = set(paths)
+    for folder in {path.parent for path in wanted}:
+        try:
+            for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+                match = _PARTIAL.fullmatch(entry.name)
+                path = folder / match["name"] if match else folder
+                if match is None or path not in wanted or _alive(int(match["pid"])):
+                    continue
+                if match["old"] and not path.exists():
+                    entry.rename(path)
+                else:
+                    _remove(entry)
+        except OSError as exc:
+            raise output_error(folder, exc) from exc
 
 
 def _alive(pid: int) -> bool:

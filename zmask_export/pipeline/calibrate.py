@@ -8,7 +8,7 @@ import numpy as np
 
 from zmask_export import __version__
 from zmask_export.artifacts.calibration import FORMAT_VERSION, Calibration, CalibrationHeader
-from zmask_export.artifacts.files import require_writable
+from zmask_export.artifacts.files import recover, require_writable
 from zmask_export.calibrate.shards import on_cluster
 from zmask_export.calibrate.statistics import measure
 from zmask_export.cluster.pool import Cluster
@@ -56,6 +56,8 @@ def calibrate(
             # What a build will refuse is refused here, before the images are read.
             export_bare(opened.exportable(), opened.input_size, opened.batch)
     checkpoint = None if out is None else out.with_name(f".{out.name}.progress")
+    if checkpoint is not None:
+        recover(checkpoint)
     identity = f"{opened.weights_sha256} {opened.preprocess} {opened.defense.taps}"
     bare, walk = opened.bare(), None
     if cluster is not None:

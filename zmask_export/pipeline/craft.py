@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zmask_export import __version__
 from zmask_export.artifacts.calibration import Calibration
-from zmask_export.artifacts.files import require_writable, sha256_file
+from zmask_export.artifacts.files import recover, require_writable, sha256_file
 from zmask_export.attack import palette as palettes
 from zmask_export.attack import patch as patches
 from zmask_export.attack.checkpoint import samples_sha256
@@ -76,6 +76,7 @@ def craft(
     first = None if start is None else patches.load(start)
     samples = data.load(opened)
     checkpoint = out.with_name(f".{out.name}.progress")
+    recover(checkpoint)
     with reporter.bar("crafting", settings.epochs) as advance:
         crafted = optimise(
             _bare(opened, calibration),

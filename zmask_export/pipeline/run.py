@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from zmask_export.artifacts.files import write_bytes, write_text
+from zmask_export.artifacts.files import recover, write_bytes, write_text
 from zmask_export.data import images
 from zmask_export.data.images import OnBad
 from zmask_export.data.names import require_utf8
@@ -22,6 +22,8 @@ from zmask_export.runtime.protected import Protected, Result
 from zmask_export.spec import Spec
 
 LINES_FILE = "results.jsonl"
+KINDS = ("mask", "overlay", "prediction")
+"""Of the pictures that an image gets."""
 
 
 class Object(Spec):
@@ -110,9 +112,15 @@ def run(
     """
     reporter = reporter or Silent()
     files = expand(paths)
+    stems = [
+        path.stem if len(files) == 1 else f"{i:04d}-{path.stem}" for i, path in enumerate(files)
+    ]
+    if options.out is not None:
+        pictures_of = (_picture(options.out, stem, kind) for stem in stems for kind in KINDS)
+        recover(options.out / LINES_FILE, *pictures_of)
     lines = []
     try:
-        for index, path in enumerate(files):
+        for stem, path in zip(stems, files, strict=True):
             try:
                 image = images.read(path, convert=options.on_bad == "convert")
                 image = images.resize(image, engine.manifest.input_size, name=str(path))
@@ -124,7 +132,6 @@ def run(
             result = engine.run(images.to_float([image]), threshold=options.threshold)[0]
             written: dict[str, str] = {}
             if options.out is not None:
-                stem = path.stem if len(files) == 1 else f"{index:04d}-{path.stem}"
                 written = _write(options.out, stem, image, result, engine.manifest.classes)
             record = _record(path, result, engine, written)
             lines.append(record.line())
@@ -148,10 +155,14 @@ def _write(
     for kind, picture in made.items():
         buffer = io.BytesIO()
         Image.fromarray(picture).save(buffer, "PNG")
-        path = out / f"{stem}.{kind}.png"
+        path = _picture(out, stem, kind)
         write_bytes(path, buffer.getvalue())
         written[kind] = str(path)
     return written
+
+
+def _picture(out: Path, stem: str, kind: str) -> Path:
+    return out / f"{stem}.{kind}.png"
 
 
 def _record(path: Path, result: Result, engine: Protected, written: dict[str, str]) -> ImageRecord:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from zmask_export import __version__
-from zmask_export.artifacts.files import require_writable, sha256_file, write_text
+from zmask_export.artifacts.files import recover, require_writable, sha256_file, write_text
 from zmask_export.attack import patch as patches
 from zmask_export.data.sampling import spread
 from zmask_export.errors import UsageError
@@ -80,7 +80,8 @@ def run_study(
     root = data or study.data
     if root is None:
         raise UsageError("The study names no data set.", fix="Add data: to it, or give --data.")
-    require_writable(out / REPORT_JSON)
+    for name in (REPORT_JSON, REPORT_HTML):
+        require_writable(out / name)
     if build:
         build_absent(study, reporter)
     networks, left_out, examples = [], [], {}
@@ -199,6 +200,7 @@ class _Run:
             for subject in attack.subjects:
                 if subject in self.opened.entries:
                     same.setdefault(self._identity(attack, subject), []).append((attack, subject))
+        recover(*(self._path(*places[0]) for places in same.values()))
         found = {
             identity: cell_files.load(self._path(*places[0]), identity, self.data.task)
             for identity, places in same.items()

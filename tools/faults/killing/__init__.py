@@ -1,0 +1,1 @@
+"""What the command that kills verbs is made of."""
