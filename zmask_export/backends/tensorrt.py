@@ -15,14 +15,15 @@ import importlib
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
+from zmask_export.artifacts.scratch import scratch
 from zmask_export.backends import compiler
 from zmask_export.backends.compiler import capabilities_of, short
 from zmask_export.backends.gpu import gpu_count
@@ -257,24 +258,27 @@ def _roots(module: str) -> list[str]:
 
 
 _NO_RANDOM_ADDRESSES = 0x0040000
+_SIGNAL_WITHOUT_PARENT = 1
 
 
-def _steady_memory() -> None:
-    """Same addresses and one processor in every run: what the compiler's order of entries hangs on."""
-    ctypes.CDLL(None).personality(_NO_RANDOM_ADDRESSES)
+def _steady_and_bound() -> None:
+    """Same addresses and one processor in every run, which the compiler's order of entries hangs on; and
+    an end with this process, which may be killed."""
+    system = ctypes.CDLL(None)
+    system.personality(_NO_RANDOM_ADDRESSES)
+    system.prctl(_SIGNAL_WITHOUT_PARENT, signal.SIGKILL)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
 def _in_own_process(onnx_model: bytes, request: compiler.Record) -> tuple[bytes, compiler.Record]:
-    with tempfile.TemporaryDirectory(prefix="zmask-compile-") as name:
-        folder = Path(name)
+    with scratch("compile") as folder:
         (folder / compiler.MODEL).write_bytes(onnx_model)
         (folder / compiler.REQUEST).write_text(json.dumps(request), "utf-8")
         (folder / _PATHS).write_text(json.dumps(_roots(request["module"])), "utf-8")
         done = subprocess.run(  # noqa: S603
             [sys.executable, "-c", _START],
             cwd=folder,
-            preexec_fn=_steady_memory if sys.platform == "linux" else None,
+            preexec_fn=_steady_and_bound if sys.platform == "linux" else None,
             # Names of folders and variables would shift the compiler's memory, and so its bytes.
             env={key: os.environ[key] for key in _KEPT if key in os.environ}
             | {"PYTHONHASHSEED": "0"},

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from zmask_export import __version__
 from zmask_export.artifacts.manifest import Manifest
+from zmask_export.artifacts.scratch import scratch
 from zmask_export.data import images
 from zmask_export.data.images import OnBad
 from zmask_export.errors import UsageError
@@ -196,9 +196,9 @@ def _look(
 def _memory(work: Work, manifest: Manifest, batch: int) -> tuple[Memory, ...]:
     """Of the largest batch, with the branch that needs more."""
     found = []
-    with tempfile.TemporaryDirectory(prefix="zmask-profile-") as name:
+    with scratch("profile") as folder:
         # Copies of what was checked, not the bundle's own file, which may have changed since.
-        alone, graph = Path(name) / "bare.onnx", Path(name) / ONNX_FILE
+        alone, graph = folder / "bare.onnx", folder / ONNX_FILE
         alone.write_bytes(work.bare)
         graph.write_bytes(work.graph)
         cases: tuple[tuple[CaseName, Path, float | None], ...] = (

@@ -7,9 +7,7 @@ have on given images; biases, and what stands between the products, in float32.
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -25,6 +23,7 @@ from onnxruntime.quantization import (
     create_calibrator,
 )
 
+from zmask_export.artifacts.scratch import scratch
 from zmask_export.backends.runner import Arrays
 from zmask_export.errors import CompileError
 from zmask_export.fuse.suppression import lower_suppression
@@ -148,11 +147,11 @@ def _ranges(model: ir.Model, images: Iterable[NDArray[np.float32]]) -> TensorsDa
     """Least and greatest value of what every product reads, over all images; ``model`` is consumed."""
     # What runs has the suppression in plain operators; names of values stay.
     lower_suppression(model)
-    with tempfile.TemporaryDirectory(prefix="zmask-ranges-") as folder:
-        plain = Path(folder) / "plain.onnx"
+    with scratch("ranges") as folder:
+        plain = folder / "plain.onnx"
         plain.write_bytes(ir.serde.serialize_model(model).SerializeToString())
         calibrator = create_calibrator(
-            plain, _OPERATORS, str(Path(folder) / "watched.onnx"), CalibrationMethod.MinMax
+            plain, _OPERATORS, str(folder / "watched.onnx"), CalibrationMethod.MinMax
         )
         calibrator.collect_data(_Reader(images))
         return calibrator.compute_data()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import tempfile
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 
+from zmask_export.artifacts.scratch import scratch
 from zmask_export.profiling.sessions import open_session, session_options
 
 PARTS = ("network", "zscore", "cascade", "fusion", "gate", "second_pass", "suppression")
@@ -115,8 +115,7 @@ def profiled(model: bytes, threads: int) -> Iterator[Profiled]:
         model: the graph.
         threads: of the session.
     """
-    with tempfile.TemporaryDirectory(prefix="zmask-profile-") as name:
-        folder = Path(name)
+    with scratch("profile") as folder:
         options = session_options(threads)
         options.enable_profiling = True
         options.profile_file_prefix = str(folder / "profile")
