@@ -66,7 +66,7 @@ def show(tallies: list[Tally]) -> None:
 @click.command(context_settings={"show_default": True})
 @click.option("--verb", "verbs", default="all", type=click.Choice([*VERBS, "all"]))
 @click.option("--kills", default=KILLS, type=click.IntRange(1), help="Of each verb.")
-@click.option("--seed", default=1, help="Of the moments.")
+@click.option("--seed", default=1, type=click.IntRange(0), help="Of the moments.")
 @click.option("--no-compiler", is_flag=True, help="Build no engines.")
 @click.option(
     "--finds", default="finds", type=click.Path(path_type=Path), help="Folders that show a fault."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
+import numpy as np
 
 from killing.cases import Case
 from killing.checks import Files, Left, files_of, look
@@ -82,7 +82,7 @@ class Campaign:
     """
 
     def __init__(self, root: Path, seed: int, finds: Path) -> None:
-        self.moments = random.Random(seed)  # noqa: S311
+        self.moments = np.random.default_rng(seed)
         self.folder, self.said, self.scratch = root / "work", root / "said", root / "tmp"
         self.finds = finds
         self.seconds: dict[str, float] = {}
@@ -102,7 +102,8 @@ class Campaign:
         verb = self._start(case)
         ended = verb.end()
         if ended.code:
-            raise click.ClickException(f"{case.name} fails by itself: {ended.err[-2000:]}")
+            said = f"{ended.err}{ended.out}"[-2000:]
+            raise click.ClickException(f"{case.name} fails by itself ({ended.code}): {said}")
         self.seconds[case.name] = verb.seconds
         return Undisturbed(files_of(self.folder), ended.out)
 
@@ -133,7 +134,8 @@ class Campaign:
         started, tally = time.monotonic(), Tally(verb)
         expected = [self._undisturbed(case) for case in cases]
         while tally.kills < kills:
-            (at,) = self.moments.choices(range(len(cases)), [case.share for case in cases])
+            shares = np.array([case.share for case in cases])
+            at = int(self.moments.choice(len(cases), p=shares / shares.sum()))
             self._begin(cases[at])
             self._to_a_result(cases[at], expected[at], tally, kills, on_kill)
         for case, wanted in zip(cases, expected, strict=True):

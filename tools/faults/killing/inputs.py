@@ -14,7 +14,7 @@ from zmask_export.data.scene import draw_scene
 SIZE = (96, 128)
 PATCH_SIZE = (28, 37)
 SCENES = 6
-IMAGES = {"train": 160, "val": 2}
+IMAGES = {"train": 160, "val": 6}
 BETAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 PRESET = {
     "about": "A network to kill verbs with.",
@@ -66,7 +66,12 @@ class Inputs:
             "patches": {"L": self.patch.name},
             "beta": {"files": "beta-{value}.png", "values": BETAS},
         }
-        study = {"data": str(self.data), "resamples": 50, "networks": {"street": network}}
+        study = {
+            "about": "A study of noise.",
+            "data": str(self.data),
+            "resamples": 50,
+            "networks": {"street": network},
+        }
         # JSON is YAML, too.
         preset.write_text(json.dumps(PRESET), "utf-8")
         self.study.write_text(json.dumps(study), "utf-8")

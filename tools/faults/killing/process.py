@@ -16,7 +16,19 @@ from pathlib import Path
 import psutil
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["killing.warm"])
+_FORKS.set_forkserver_preload(
+    [
+        "matplotlib.figure",
+        "onnxscript",
+        "zmask_export.cli.console",
+        "zmask_export.cli.main",
+        *(
+            f"zmask_export.cli.{verb}"
+            for verb in ("build", "calibrate", "craft", "evaluate", "fit")
+        ),
+        *(f"zmask_export.pipeline.{verb}" for verb in ("build", "craft", "evaluate", "study")),
+    ]
+)
 PATIENCE_S = 600
 """A verb that takes longer hangs."""
 GRACE_S = 10
