@@ -257,13 +257,11 @@ def _roots(module: str) -> list[str]:
     return list(dict.fromkeys(roots))
 
 
-_NO_RANDOM_ADDRESSES = 0x0040000
-_SIGNAL_WITHOUT_PARENT = 1
+_NO_RANDOM_ADDRESSES, _SIGNAL_WITHOUT_PARENT = 0x0040000, 1
 
 
 def _steady_and_bound() -> None:
-    """Same addresses and one processor in every run, which the compiler's order of entries hangs on; and
-    an end with this process, which may be killed."""
+    """Same addresses, one processor: the order of entries hangs on them. And an end with this process."""
     system = ctypes.CDLL(None)
     system.personality(_NO_RANDOM_ADDRESSES)
     system.prctl(_SIGNAL_WITHOUT_PARENT, signal.SIGKILL)
