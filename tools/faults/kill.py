@@ -30,6 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from zmask_export.backends import tensorrt
+from zmask_export.cli.console import table_console
 
 KILLS = 50
 COUNTS = ("kills", "nothing", "kept", "writing", "resumed", "completed")
@@ -56,7 +57,7 @@ def show(tallies: list[Tally]) -> None:
         found = [str(len(getattr(tally, name))) for name in FAULTS]
         counts = [str(getattr(tally, name)) for name in COUNTS]
         table.add_row(tally.verb, *counts, *found, f"{tally.seconds:.0f}")
-    console = Console(highlight=False, markup=False)
+    console = table_console()
     console.print(table)
     for tally in tallies:
         for fault in tally.faults:
