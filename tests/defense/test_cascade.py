@@ -169,6 +169,21 @@ def test_what_is_no_number_is_not_taken_for_silence(
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_an_overflow_in_a_stage_is_not_forgotten_by_the_next_ones(form) -> None:
+    z = drawn((2, 3, *GRID)).float()
+    z[1] = 3e38  # one cell is a number, the sum of four is none
+    got = form(z, ((2, 2), (1, 1), (1, 1)), GRID, "paper")
+    assert not got[1].isfinite().all()
+    assert got[0].isfinite().all()
+
+
+def test_where_a_stage_cancels_out_nothing_is_left() -> None:
+    z = torch.ones(1, 2, *GRID)
+    z[..., ::2] = -1
+    assert literal_heatmap(z, ((6, 8), (1, 1)), GRID, "paper").eq(0).all()
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_zero_has_a_finite_gradient(form) -> None:
     z = torch.zeros(1, 3, 5, 6, requires_grad=True)
     form(z, KERNELS, GRID, "aligned").sum().backward()
@@ -196,9 +211,9 @@ def test_both_forms_have_the_same_gradient(
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_a_heatmap_is_computed_where_and_as_its_activations_are(form, dtype: torch.dtype) -> None:
-    for device in ("cpu", "meta"):
+    for device in ("cpu", "meta", *(["cuda"] if torch.cuda.is_available() else [])):
         z = drawn((2, 3, 4, 5)).to(device, dtype)
         got = form(z, KERNELS, GRID, "aligned")
         assert (got.shape, got.dtype, got.device) == ((2, 1, *GRID), dtype, z.device)

@@ -42,7 +42,8 @@ def literal_heatmap(
     a = torch.ones(z.shape[0], 1, *grid, dtype=z.dtype, device=z.device)
     for kernel in kernels:
         norm = a.abs().amax(dim=(1, 2, 3), keepdim=True)
-        scaled = torch.where(norm > 0, a / torch.where(norm > 0, norm, 1.0), 0.0)
+        # Where the norm is 0 so is a; what is no number must not become 0.
+        scaled = a / torch.where(norm > 0, norm, 1.0)
         a = pooling.stage(z, kernel, grid, registration) * scaled
     return a.abs().mean(dim=1, keepdim=True)
 
@@ -69,7 +70,7 @@ def deployed_heatmap(
         right = torch.tensor(columns.T, dtype=z.dtype, device=z.device)
         stages.append((left, right))
     total, norm = _Cascade.apply(z, stages)
-    # Where the norm is 0 so is the sum; what is no number must not become 0.
+    # As in the literal form.
     return total / (z.shape[1] * torch.where(norm > 0, norm, 1.0))
 
 
