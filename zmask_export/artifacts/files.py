@@ -205,6 +205,7 @@ def recover(*paths: Path) -> None:
     """
     wanted = set(paths)
     for folder in {path.parent for path in wanted}:
+        path = folder
         try:
             for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
                 match = _PARTIAL.fullmatch(entry.name)
@@ -216,7 +217,7 @@ def recover(*paths: Path) -> None:
                 else:
                     _remove(entry)
         except OSError as exc:
-            raise output_error(folder, exc) from exc
+            raise output_error(path, exc) from exc
 
 
 def _alive(pid: int) -> bool:
