@@ -12,8 +12,8 @@ import pytest
 from tests.conftest import ONE_THREAD, Inputs, Outcome, assert_refused, command, contents
 from tests.faults.conftest import MIB, Forks
 
-FEW = 4
-"""Descriptors: one beside the standard streams, which a bundle's folder or an import takes."""
+FEW = {"calibrate": 3, "run": 4}
+"""Descriptors: the standard streams alone, or one beside them, which a bundle's folder takes."""
 
 LOAD = """
 import resource, sys
@@ -125,12 +125,12 @@ def test_a_bundle_that_python_cannot_load(mebibytes: int, bundle: Path) -> None:
     assert done.stderr.startswith("Error: Out of memory.\n  Fix: Raise the limit of ")
 
 
-@pytest.mark.parametrize("verb", ["calibrate", "run"])
+@pytest.mark.parametrize("verb", FEW)
 def test_too_few_descriptors(
     verb: str, forks: Forks, inputs: Inputs, bundle: Path, out: Path
 ) -> None:
     """No file is called damaged, or left out, because it could not be opened."""
     arguments = (*_verbs(inputs, bundle, out)[verb], "--on-bad-image", "skip")
-    outcome = forks.run(*arguments, files=FEW)
+    outcome = forks.run(*arguments, files=FEW[verb])
     assert_refused(outcome, 6, "may open no more files", "ulimit -n")
     assert contents(out.parent) == []
