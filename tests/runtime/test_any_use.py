@@ -21,8 +21,7 @@ numbers = (
 anything = (
     numbers | st.text(max_size=5) | st.binary(max_size=40) | st.lists(st.integers(), max_size=2)
 )
-sides = st.sampled_from([0, 1, 2, 3, 4, *SIZE])
-shapes = st.lists(sides, max_size=5).map(tuple) | st.sampled_from(
+shapes = st.lists(st.integers(0, 4), max_size=5).map(tuple) | st.sampled_from(
     [(*SIZE, 3), (2, *SIZE, 3), (3, *SIZE), (2, 3, *SIZE), (48, 64, 3), (1, *SIZE, 3)]
 )
 kinds = st.sampled_from(["u1", "u1", "f4", "f4", "f8", "f2", "i8", "?", "c8", "U3", "O", "M8[s]"])

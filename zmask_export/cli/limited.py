@@ -62,6 +62,8 @@ def run_in_child(work: Callable[[], int]) -> int | None:
         code = 1
         try:
             code = work()
+        except (MemoryError, SystemError):
+            os._exit(code)  # too little for the error's own words: the parent has them
         finally:
             os.write(tell, bytes([code]))
         sys.exit(code)
