@@ -42,6 +42,12 @@ console.ConsoleReporter.bar = pausing
 """Waits for a signal when a bar has come so far, and says so through a pipe."""
 
 
+def _hear() -> None:
+    """Ignore nothing: a shell's background job ignores SIGINT, what nohup starts SIGHUP."""
+    for number in interrupts.SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Forks:
     """Runs the entry point in forks of a process that has imported it, one after the other."""
 
@@ -56,8 +62,7 @@ class Forks:
             stdout=subprocess.PIPE,
             env=ONE_THREAD | {"PYTHONPATH": os.pathsep.join(sys.path)},
             start_new_session=True,
-            # A shell's background job ignores SIGINT, and its children inherit that.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=_hear,
         )
 
     def start(
