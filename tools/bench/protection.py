@@ -31,7 +31,7 @@ from zmask_export.cli.console import table_console
 from zmask_export.cli.options import network_from, network_options
 from zmask_export.profiling.machine import cores
 
-QUICK_ROUNDS = 3
+QUICK_ROUNDS = 2
 BATCHES = (1, 4)
 SECTION = click.Choice(list(SECTIONS))
 EPILOG = "\b\nSections:\n" + "\n".join(f"  {name:10}{what}" for name, what in SECTIONS.items())
