@@ -13,17 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import save_file
 
 from tests import refusals
+from tests.drawn import draw_inputs
 from zmask_export.backends import tensorrt
 from zmask_export.cli.main import run
-from zmask_export.data.scene import draw_scene
-from zmask_export.models import registry, weights
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 if WORKER and hasattr(os, "sched_setaffinity"):
@@ -35,26 +31,6 @@ if WORKER and hasattr(os, "sched_setaffinity"):
 # Small tensors gain nothing from more threads, and threads that wait for each other starve a busy machine.
 torch.set_num_threads(1)
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
-
-SIZE = (96, 128)
-PATCH_SIZE = (28, 37)
-PRESET = """\
-about: A small input and a small grid, for tests.
-input_size: [96, 128]
-shallow_kernels: [[16, 20], [8, 10]]
-deep_kernels: [[16, 20]]
-grid: [30, 40]
-registration: aligned
-fill: mean
-tolerances:
-  fp32:
-    logits_atol: 1.0e-3
-    logits_rtol: 1.0e-3
-    logits_outliers: 0.001
-    score_rtol: 1.0e-4
-    mask_iou: 0.999
-    heatmap_rtol: 1.0e-4
-"""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -141,13 +117,6 @@ def contents(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*"))
 
 
-def save_scene(path: Path, seed: int, size: tuple[int, int] = SIZE) -> Path:
-    """Draw a street scene into an image file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(draw_scene(size, seed)).save(path)
-    return path
-
-
 def link_tree(source: Path, target: Path) -> Path:
     """A copy of a bundle whose files share the original's bytes; replace them, never write into them."""
     target.mkdir(parents=True)
@@ -209,7 +178,7 @@ def make_once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="session")
 def inputs(make_once: Make) -> Inputs:
-    root = make_once("inputs", _draw_inputs)
+    root = make_once("inputs", draw_inputs)
     return Inputs(
         preset=root / "tiny.yaml",
         images=root / "images",
@@ -218,24 +187,6 @@ def inputs(make_once: Make) -> Inputs:
         weights=root / "own.safetensors",
         camvid=root / "camvid",
     )
-
-
-def _draw_inputs(root: Path) -> None:
-    root.mkdir()
-    rng = np.random.default_rng(0)
-    (root / "tiny.yaml").write_text(PRESET)
-    for seed in range(3):
-        save_scene(root / "images" / f"{seed}.png", seed)
-    noise = rng.integers(0, 256, (*PATCH_SIZE, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(root / "noise.png")
-    network = weights.random_network(registry.get("icnet"), seed=1)
-    save_file(network.state_dict(), root / "own.safetensors")
-    for split, count in (("train", 3), ("val", 2)):
-        for index in range(count):
-            save_scene(root / "camvid" / split / "images" / f"{index}.png", 10 + index)
-            labels = root / "camvid" / split / "labels" / f"{index}.png"
-            labels.parent.mkdir(exist_ok=True)
-            Image.fromarray(rng.integers(0, 12, SIZE, dtype=np.uint8)).save(labels)
 
 
 def _build(*arguments: object) -> Outcome:

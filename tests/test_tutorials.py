@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ONE_THREAD, Inputs, save_scene, zmask
+from tests.conftest import ONE_THREAD, Inputs, zmask
+from tests.drawn import save_scene
 from zmask_export.data import images
 from zmask_export.runtime.protected import load
 

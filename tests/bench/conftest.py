@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PRESET
+from tests.drawn import PRESET
 from tests.small import CLASSES, PATHS, PREPROCESS, TinySegmenter
 from zmask_export.models import registry
 from zmask_export.models.registry import ModelEntry

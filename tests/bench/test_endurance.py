@@ -21,7 +21,8 @@ from enduring.stream import Noise
 from enduring.work import Load
 
 import zmask_export
-from tests.conftest import ONE_THREAD, save_scene
+from tests.conftest import ONE_THREAD
+from tests.drawn import save_scene
 from zmask_export.errors import BackendError, ZMaskError
 
 COMMAND = Path(endurance.__file__)

@@ -13,7 +13,7 @@ from enduring.stream import Views, view
 from enduring.times import Times
 from enduring.windows import SLICES, WINDOWS, trend
 
-from tests.conftest import save_scene
+from tests.drawn import save_scene
 from zmask_export.errors import DatasetError
 
 

@@ -14,7 +14,8 @@ from measuring.command import exit_code
 from overhead.bars import bars_of
 from overhead.record import Bar, Record, Timing
 
-from tests.conftest import ONE_THREAD, PRESET
+from tests.conftest import ONE_THREAD
+from tests.drawn import PRESET
 from zmask_export.backends.gpu import gpu_count
 from zmask_export.backends.tensorrt import available
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import SIZE, Inputs, assert_refused, contents, save_scene, zmask
+from tests.conftest import Inputs, assert_refused, contents, zmask
+from tests.drawn import SIZE, save_scene
 from zmask_export.data.scene import draw_scene
 
 

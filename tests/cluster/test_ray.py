@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from tests.cluster.folders import Broken, Deadly
-from tests.conftest import SIZE, Inputs, assert_refused, contents, save_scene, zmask
+from tests.conftest import Inputs, assert_refused, contents, zmask
+from tests.drawn import SIZE, save_scene
 from zmask_export.calibrate import statistics
 from zmask_export.cluster import pool
 from zmask_export.cluster.pool import Cluster, connect

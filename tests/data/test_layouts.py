@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import save_scene
 from tests.data.box_trees import make_apricot, make_coco
+from tests.drawn import save_scene
 from zmask_export.data.apricot import ApricotFolder
 from zmask_export.data.coco import CocoFolder
 from zmask_export.data.layouts import ResizedBoxes, open_boxes, open_segmentation, recognise

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ONE_THREAD, Inputs, Outcome, assert_refused, command, contents
+from tests.conftest import (
+    ONE_THREAD,
+    Inputs,
+    Outcome,
+    assert_refused,
+    contents,
+    zmask_process,
+)
 from tests.faults.conftest import MIB, Forks
 
 FEW = {"calibrate": 3, "run": 4}
@@ -46,22 +53,20 @@ def _verbs(inputs: Inputs, bundle: Path, out: Path) -> dict[str, tuple[object, .
     }  # fmt: skip
 
 
+def _limited(mebibytes: int, *arguments: object) -> Outcome:
+    """Run the installed program under a limit on what it may map."""
+    limit = mebibytes * MIB
+    return zmask_process(
+        *arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    )
+
+
 @pytest.mark.parametrize("mebibytes", [30, 100, 200, 300])
 def test_a_process_too_small_for_its_imports_or_its_bundle(
     mebibytes: int, bundle: Path, inputs: Inputs, out: Path
 ) -> None:
     """From one in which Python barely starts, over OpenBLAS that exits, to a graph that does not fit."""
-    size = mebibytes * MIB
-    done = subprocess.run(
-        command("run", bundle, inputs.image, "--out", out),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        env=ONE_THREAD,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (size, size)),
-    )
-    outcome = Outcome(done.returncode, done.stdout, done.stderr)
+    outcome = _limited(mebibytes, "run", bundle, inputs.image, "--out", out)
     assert_refused(outcome, 6, "Out of memory.", f"limit of {mebibytes} MiB (ulimit -v)")
     assert contents(out.parent) == []
 
@@ -95,17 +100,8 @@ def test_under_a_limit_that_suffices_a_verb_does_what_it_does_without(
 
 
 def test_torch_that_does_not_fit(inputs: Inputs, out: Path) -> None:
-    limit = 1024 * MIB
-    done = subprocess.run(
-        command("calibrate", *inputs.random, "--images", inputs.images, "--out", out),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        env=ONE_THREAD,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
-    )
-    outcome = Outcome(done.returncode, done.stdout, done.stderr)
+    arguments = (*inputs.random, "--images", inputs.images, "--out", out)
+    outcome = _limited(1024, "calibrate", *arguments)
     assert_refused(outcome, 6, "Out of memory.", "limit of 1024 MiB")
     assert contents(out.parent) == []
 

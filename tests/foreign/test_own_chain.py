@@ -14,7 +14,8 @@ import torch
 from onnx import helper
 from torch import nn
 
-from tests.conftest import SIZE, Inputs, Outcome, assert_refused, zmask
+from tests.conftest import Inputs, Outcome, assert_refused, zmask
+from tests.drawn import SIZE
 from tests.foreign import graphs
 from tests.foreign.graphs import TAPS
 from zmask_export.artifacts import calibration as calibrations

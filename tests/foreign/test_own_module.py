@@ -8,7 +8,8 @@ import pytest
 import torch
 import yaml
 
-from tests.conftest import SIZE, Inputs, assert_refused, contents, zmask
+from tests.conftest import Inputs, assert_refused, contents, zmask
+from tests.drawn import SIZE
 from tests.foreign.graphs import TAPS
 from zmask_export.runtime.protected import load
 

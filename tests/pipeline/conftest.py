@@ -14,7 +14,8 @@ import yaml
 from PIL import Image
 
 from tests.attack import detectors
-from tests.conftest import PATCH_SIZE, Inputs, contents
+from tests.conftest import Inputs, contents
+from tests.drawn import PATCH_SIZE
 from tests.small import as_float, random_calibration, split_flags
 from zmask_export.artifacts.calibration import Calibration
 from zmask_export.defense.baselines.masknet import MaskNet, save_masknet

@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import PATCH_SIZE, SIZE, Inputs, contents, zmask
+from tests.conftest import Inputs, contents, zmask
+from tests.drawn import PATCH_SIZE, SIZE
 from zmask_export.artifacts import calibration as calibrations
 from zmask_export.artifacts.files import sha256_file
 from zmask_export.attack import palette as palettes

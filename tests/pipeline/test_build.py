@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.conftest import PATCH_SIZE, SIZE, Inputs, contents, link_tree, zmask
+from tests.conftest import Inputs, contents, link_tree, zmask
+from tests.drawn import PATCH_SIZE, SIZE
 from zmask_export.backends import tensorrt
 from zmask_export.data.images import to_float
 from zmask_export.data.scene import draw_scene

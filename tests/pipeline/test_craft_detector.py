@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import PATCH_SIZE, SIZE, Inputs, assert_refused, contents, save_scene, zmask
+from tests.conftest import Inputs, assert_refused, contents, zmask
 from tests.data.box_trees import BOXES, content, save_images
+from tests.drawn import PATCH_SIZE, SIZE, save_scene
 from zmask_export.artifacts import calibration as calibrations
 from zmask_export.attack import patch as patches
 from zmask_export.attack.detection_effect import DetectionEffect

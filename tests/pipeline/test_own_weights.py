@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import Inputs, contents, save_scene, zmask
+from tests.conftest import Inputs, contents, zmask
+from tests.drawn import save_scene
 from zmask_export.artifacts import calibration as calibrations
 from zmask_export.calibrate import statistics
 from zmask_export.runtime.protected import load

@@ -13,17 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import (
-    PATCH_SIZE,
-    PRESET,
-    SIZE,
-    Inputs,
-    Outcome,
-    assert_refused,
-    contents,
-    link_tree,
-    zmask,
-)
+from tests.conftest import Inputs, Outcome, assert_refused, contents, link_tree, zmask
+from tests.drawn import PATCH_SIZE, PRESET, SIZE
 from zmask_export.attack import patch as patches
 from zmask_export.backends import tensorrt
 from zmask_export.data.images import to_float

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tests.conftest import SIZE, Inputs, assert_refused, contents, save_scene, zmask, zmask_process
+from tests.conftest import Inputs, assert_refused, contents, zmask, zmask_process
+from tests.drawn import SIZE, save_scene
 
 FIELDS = {"image", "flag", "score", "threshold", "covered", "classes", "files"}
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.conftest import PRESET, SIZE, Inputs, assert_refused, contents, zmask
+from tests.conftest import Inputs, assert_refused, contents, zmask
+from tests.drawn import PRESET, SIZE
 from zmask_export.data.drawn import DrawnScenes
 from zmask_export.data.images import Frame
 from zmask_export.errors import DatasetError, ImageError, OutputError, UsageError

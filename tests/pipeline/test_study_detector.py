@@ -12,7 +12,8 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
-from tests.conftest import SIZE, Inputs, contents, zmask
+from tests.conftest import Inputs, contents, zmask
+from tests.drawn import SIZE
 from tests.pipeline.conftest import TinyDetector, Watch, bytes_of
 from zmask_export.data.images import ImageFolder
 from zmask_export.defense.baselines.hyperneuron import HyperNeuron

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import SIZE
+from tests.drawn import SIZE
 from zmask_export import Protected, Result, load
 from zmask_export.errors import ZMaskError
 

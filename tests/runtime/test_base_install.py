@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from tests.conftest import ONE_THREAD, SIZE, Inputs
+from tests.conftest import ONE_THREAD, Inputs
+from tests.drawn import SIZE
 from zmask_export.cli.missing import BUILD_MODULES
 
 tomllib = pytest.importorskip("tomllib", reason="Python 3.11 reads TOML")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import zmask_export
-from tests.conftest import SIZE, Inputs, assert_refused, zmask
+from tests.conftest import Inputs, assert_refused, zmask
+from tests.drawn import SIZE
 from zmask_export.artifacts.bundle import read_manifest
 from zmask_export.artifacts.manifest import EngineInfo
 from zmask_export.backends.gpu import compute_capability, gpu_count

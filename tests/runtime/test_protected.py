@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import zmask_export
-from tests.conftest import ONE_THREAD, SIZE, link_tree, zmask
+from tests.conftest import ONE_THREAD, link_tree, zmask
+from tests.drawn import SIZE
 from zmask_export.backends import dlpack
 from zmask_export.data.images import to_float
 from zmask_export.data.scene import draw_scene

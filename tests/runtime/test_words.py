@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import zmask_export
-from tests.conftest import SIZE as BUNDLE_SIZE
+from tests.drawn import SIZE as BUNDLE_SIZE
 from zmask_export.errors import BackendUnavailableError, ShapeError, UsageError, ZMaskError
 from zmask_export.runtime.inputs import prepare
 

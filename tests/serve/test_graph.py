@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.conftest import SIZE
+from tests.drawn import SIZE
 from zmask_export.artifacts.bundle import read_manifest
 from zmask_export.backends.onnx_runtime import OnnxRuntimeRunner
 from zmask_export.backends.runner import Arrays

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import SIZE, assert_refused, contents, link_tree, zmask
+from tests.conftest import assert_refused, contents, link_tree, zmask
+from tests.drawn import SIZE
 from zmask_export.artifacts.bundle import read_manifest
 from zmask_export.artifacts.manifest import FILE_NAME, EngineInfo, describe_files
 from zmask_export.fuse.batch import fix_batch
