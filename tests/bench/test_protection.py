@@ -52,7 +52,8 @@ def quick(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Record,
     out, plot = folder / "bench.json", folder / "bench.png"
     printed = in_process(
         *("--model", "tiny", "--preset", str(tiny), "--quick", "--batch", "1", "--batch", "4"),
-        *("--out", str(out), "--plot", str(plot), "--skip", "memory", "--skip", "engines"),
+        *("--rounds", "2", "--out", str(out), "--plot", str(plot)),
+        *("--skip", "memory", "--skip", "engines"),
     )
     return Record.model_validate_json(out.read_bytes()), printed, plot.read_bytes()
 
@@ -112,9 +113,8 @@ def test_every_tap_has_a_floor(quick: tuple[Record, str, bytes]) -> None:
 
 def test_curves_grow_over_what_they_say(quick: tuple[Record, str, bytes]) -> None:
     curves = {curve.over: curve for curve in quick[0].scaling}
-    assert set(curves) == {"resolution", "channels", "taps"}
+    assert set(curves) == {"channels", "taps"}
     assert [p.label for p in curves["channels"].points] == ["64", "2048"]
-    assert [p.label for p in curves["resolution"].points] == ["64 x 64", "96 x 128"]
     assert [p.x for p in curves["taps"].points] == [2, 3]
     for curve in curves.values():
         assert all((p.bare_ms is None) == (curve.over == "channels") for p in curve.points)
@@ -123,7 +123,7 @@ def test_curves_grow_over_what_they_say(quick: tuple[Record, str, bytes]) -> Non
 def test_what_is_not_here_is_named(quick: tuple[Record, str, bytes]) -> None:
     record, printed, _ = quick
     left = {note.what: note.reason for note in record.left_out}
-    assert "torch.compile" in left
+    assert {"torch.compile", "growth over resolution"} <= set(left)
     assert ("ONNX Runtime on CUDA" in left) == (gpu_count() == 0)
     assert all(f"left out: {what}. {reason}" in printed for what, reason in left.items())
 
@@ -239,7 +239,7 @@ def test_the_command_measures_engines_of_a_network(tmp_path: Path) -> None:
     preset.write_text(PRESET, "utf-8")
     record = by_itself(
         tmp_path / "bench.json",
-        *("--model", "icnet", "--preset", str(preset), "--quick", "--batch", "1"),
+        *("--model", "icnet", "--preset", str(preset), "--rounds", "2", "--batch", "1"),
         *("--only", "policies", "--only", "memory", "--only", "engines"),
     )
     engines = {e.case: e for e in record.memory if e.flavour == "tensorrt-rtx"}

@@ -31,7 +31,7 @@ from zmask_export.cli.console import table_console
 from zmask_export.cli.options import network_from, network_options
 from zmask_export.profiling.machine import cores
 
-QUICK_ROUNDS = 2
+ROUNDS, QUICK_ROUNDS = 15, 1
 BATCHES = (1, 4)
 SECTION = click.Choice(list(SECTIONS))
 EPILOG = "\b\nSections:\n" + "\n".join(f"  {name:10}{what}" for name, what in SECTIONS.items())
@@ -46,7 +46,9 @@ _FILE = click.Path(path_type=Path)
 @click.option("--plot", "picture", type=_FILE, help="PNG file to draw.")
 @click.option("--quick", is_flag=True, help="A little of everything: is all in place?")
 @click.option(
-    "--rounds", default=15, type=click.IntRange(1), help="Of every turn, after a warm-up."
+    "--rounds",
+    type=click.IntRange(1),
+    help=f"Of every turn, after a warm-up. Default: {ROUNDS}; quick: {QUICK_ROUNDS}.",
 )
 @click.option(
     "--literal-rounds",
@@ -71,7 +73,7 @@ def main(**options: Any) -> None:
     for path in filter(None, (out, picture)):
         require_writable(path)
     settings = Settings(
-        rounds=QUICK_ROUNDS if quick else options["rounds"],
+        rounds=options["rounds"] or (QUICK_ROUNDS if quick else ROUNDS),
         literal_rounds=1 if quick else options["literal_rounds"],
         batches=options["batches"] or (BATCHES[:1] if quick else BATCHES),
         threads=options["threads"] or cores(),

@@ -11,7 +11,7 @@ from measuring.machine import describe
 from overhead.bars import bars_of
 from overhead.cascade import compare
 from overhead.cases import Cases, onnxruntime_cases, time_cases
-from overhead.engines import Engines, compile_engines, engine_cases, memory_of, why_not
+from overhead.engines import POLICIES, Engines, compile_engines, engine_cases, memory_of, why_not
 from overhead.floor import SMALL, Work, measure_floor
 from overhead.graphs import Graphs
 from overhead.parts import profile
@@ -23,6 +23,7 @@ from zmask_export.backends.tensorrt import Flavour
 from zmask_export.errors import BackendError, ParityError
 from zmask_export.profiling.frames import FRAMES, Frame
 from zmask_export.profiling.sessions import Device, devices
+from zmask_export.spec import Policy
 
 SECTIONS = {
     "policies": "bare and every policy in ONNX Runtime",
@@ -41,6 +42,8 @@ MOST_PROFILED = 5
 """Rounds of a profile, whose mean is taken."""
 QUICK_TAPS = 2
 """Taps of the literal cascade in a quick run: those with the fewest channels."""
+QUICK_POLICIES = (Policy.DETECT,)
+"""Policies that a quick run compiles."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +88,15 @@ class Bench:
     def engines(self, batch: int) -> list[Engines]:
         """The engines of every flavour that compiles here."""
         found = []
+        policies = QUICK_POLICIES if self.settings.quick else POLICIES
         for flavour in FLAVOURS:
             reason = tensorrt.available(flavour)
             if reason is None:
                 _say(f"compiling {flavour} engines, batch {batch}")
                 try:
-                    found.append(compile_engines(self.graphs, flavour, batch))
+                    found.append(compile_engines(self.graphs, flavour, batch, policies))
+                    if self.settings.quick:
+                        self.leave_out("gated engines", "A quick run compiles bare and detect.")
                 except (BackendError, ParityError) as exc:
                     reason = exc.what
             self.leave_out(f"{flavour} engines", reason)
@@ -194,6 +200,8 @@ def measure(graphs: Graphs, settings: Settings, *, preset: str) -> Record:
     if bench.wants("scaling"):
         _say("scaling")
         scaling = curves(graphs, rounds, threads, quick=quick)
+        if quick:
+            bench.leave_out("growth over resolution", "A quick run exports one size.")
     opened, defense = graphs.opened, graphs.calibration.header.defense
     stated = opened.preset.input_size
     if opened.input_size != stated:

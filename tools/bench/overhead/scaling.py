@@ -33,9 +33,10 @@ Runs = dict[tuple[int, str], Callable[[], object]]
 
 
 def curves(graphs: Graphs, rounds: int, threads: int, *, quick: bool) -> list[Curve]:
-    """All three curves; ``quick`` takes the ends of each alone."""
+    """All three curves; ``quick`` takes the ends alone, of those that need no other export."""
+    sizes = [] if quick else [over_resolution(graphs, rounds, threads, SHARES)]
     return [
-        over_resolution(graphs, rounds, threads, _ends(SHARES, quick=quick)),
+        *sizes,
         over_channels(graphs, rounds, threads, _ends(CHANNELS, quick=quick)),
         over_taps(graphs, rounds, threads, quick=quick),
     ]
