@@ -33,6 +33,19 @@ except BackendError as exc:
     sys.exit(f"Error: {exc}")
 """
 
+LEFT_BEHIND = """
+import os, signal, sys
+from zmask_export.cli.limited import run_in_child
+
+def work():
+    if os.fork() == 0:
+        signal.alarm(5)
+        signal.pause()
+    os.abort()
+
+sys.exit(0 if run_in_child(work) is None else 1)
+"""
+
 
 def _verbs(inputs: Inputs, bundle: Path, out: Path) -> dict[str, tuple[object, ...]]:
     statistics = ("--calibration", bundle / "calibration.safetensors")
@@ -119,6 +132,11 @@ def test_a_bundle_that_python_cannot_load(mebibytes: int, bundle: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stderr.startswith("Error: Out of memory.\n  Fix: Raise the limit of ")
+
+
+def test_a_process_that_an_aborted_verb_left_behind_is_not_waited_for() -> None:
+    command = [sys.executable, "-c", LEFT_BEHIND]
+    assert subprocess.run(command, check=False, timeout=4).returncode == 0
 
 
 @pytest.mark.parametrize("verb", FEW)

@@ -71,8 +71,8 @@ def run_in_child(work: Callable[[], int]) -> int | None:
     status = _ended(child, watched)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     os.set_blocking(told, False)  # a process that the child left behind may hold the other end
-    with contextlib.suppress(BlockingIOError), open(told, "rb", buffering=0) as file:
-        for code in file.read(1):
+    with open(told, "rb", buffering=0) as file:
+        for code in file.read(1) or b"":  # None where it would have to wait
             return code
     if status >= 0 or -status in FAULTS:
         return None
