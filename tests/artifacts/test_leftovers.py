@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,26 @@ import pytest
 
 from tests.conftest import contents
 from zmask_export.artifacts import files
-from zmask_export.artifacts.files import new_directory, recover, write_new
+from zmask_export.artifacts.files import new_directory, recover, require_writable, write_new
 from zmask_export.errors import OutputError
 
 NOBODY = 10**12
 """No process has this number."""
+
+
+def _dead_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+@pytest.fixture
+def running() -> Iterator[int]:
+    """The number of a process that runs; to be asked after must not disturb it."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process.pid
+        process.terminate()
+    assert process.returncode == -signal.SIGTERM
 
 
 @pytest.fixture
@@ -153,3 +171,92 @@ def test_every_file_is_on_the_disk_before_its_folder_appears(
         for name in ("a", "deep/b"):
             (partial / name).touch()
     assert flushed == {(tmp_path / "bundle" / name).stat().st_ino for name in ("a", "deep/b")}
+
+
+def test_leftovers_of_dead_processes_go_and_those_of_live_ones_stay(
+    tmp_path: Path, running: int
+) -> None:
+    dead = _dead_pid()
+    for name in (
+        f".bundle.{dead}.partial",
+        f".bundle.{10**12}.partial",
+        f".bundle.{running}.partial",
+        f".other.{dead}.partial",
+        ".bundle.words.partial",
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(b"x")
+    with new_directory(tmp_path / "bundle"):
+        pass
+    kept = (f".bundle.{running}.partial", f".other.{dead}.partial", ".bundle.words.partial")
+    assert contents(tmp_path) == sorted([*kept, *(f"{name}/file" for name in kept), "bundle"])
+
+
+def test_what_was_moved_away_comes_back_when_its_run_was_killed(tmp_path: Path) -> None:
+    """Killed between the two renames of a replacement: neither old nor new is visible."""
+    dead = _dead_pid()
+    for name in (f".bundle.{dead}.old.partial", f".bundle.{dead}.partial"):
+        (tmp_path / name).mkdir()
+    (tmp_path / f".bundle.{dead}.old.partial" / "old").write_bytes(b"x")
+    recover(tmp_path / "bundle")
+    assert contents(tmp_path) == ["bundle", "bundle/old"]
+    with pytest.raises(OutputError, match="exists already"), new_directory(tmp_path / "bundle"):
+        pytest.fail("the block must not be entered")
+
+
+def test_what_was_moved_away_goes_where_the_new_one_is_in_place(tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / f".bundle.{_dead_pid()}.old.partial").mkdir()
+    recover(tmp_path / "bundle")
+    assert contents(tmp_path) == ["bundle"]
+
+
+def test_what_killed_writes_of_a_file_left_goes_before_the_next_result(
+    tmp_path: Path, running: int
+) -> None:
+    dead = _dead_pid()
+    kept = f".result.{running}.partial"
+    names = [f".result.{dead}.partial", f".other.{dead}.partial", kept, "result"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    require_writable(tmp_path / "result")
+    assert contents(tmp_path) == sorted(names[1:])
+    recover(tmp_path / "other", tmp_path / "third")
+    assert contents(tmp_path) == sorted(names[2:])
+
+
+def test_a_running_replacement_is_left_alone(tmp_path: Path, running: int) -> None:
+    name = f".bundle.{running}.old.partial"
+    (tmp_path / name).mkdir()
+    recover(tmp_path / "bundle")
+    assert contents(tmp_path) == [name]
+
+
+def test_there_is_nothing_to_recover_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    recover(tmp_path / "none" / "bundle")
+    assert contents(tmp_path) == []
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from zmask_export.artifacts.files import new_directory
+with new_directory(Path(sys.argv[1])) as partial:
+    (partial / "half").write_bytes(b"x")
+    print("inside", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_process_leaves_no_visible_directory(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, tmp_path / "bundle"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "inside\n"
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    hidden = f".bundle.{process.pid}.partial"
+    assert contents(tmp_path) == [hidden, f"{hidden}/half"]
+    with new_directory(tmp_path / "bundle") as partial:
+        (partial / "whole").write_bytes(b"x")
+    assert contents(tmp_path) == ["bundle", "bundle/whole"]
