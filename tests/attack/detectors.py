@@ -84,12 +84,13 @@ def detector(kind: str, seed: int = 0) -> nn.Module:
                 box_batch_size_per_image=24,
                 **_SIDES,
             )
-    generator = torch.Generator().manual_seed(seed)
+    # NumPy's, which are the same on every processor; torch's are not.
+    rng = np.random.default_rng(seed)
     for name, value in network.state_dict().items():
         if name.endswith("running_mean"):
-            value.normal_(0, 0.1, generator=generator)
+            value.copy_(torch.from_numpy(0.1 * rng.standard_normal(value.shape)))
         elif value.ndim == 4 and not name.startswith("backbone"):
-            value.normal_(0, 0.05, generator=generator)
+            value.copy_(torch.from_numpy(0.05 * rng.standard_normal(value.shape)))
         elif name.endswith("classification_head.cls_logits.bias"):
             value.fill_(-2.5)  # RetinaNet begins with -4.6, which detects nothing
     return network.eval()
@@ -123,18 +124,22 @@ def picture(seed: int, count: int | None = None) -> BoxSample:
 
 
 def train(network: nn.Module, steps: int, seed: int = 0) -> None:
-    """Teach a detector the rectangles; it comes back in eval mode."""
+    """Teach a detector the rectangles; it comes back in eval mode.
+
+    In float64: what rounds otherwise on another processor then stays below what float32 can tell.
+    """
     torch.manual_seed(seed)
+    network.double()
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     network.train()
     for step in range(steps):
         samples = [picture(10_000 + 8 * step + k) for k in range(8)]
-        images = [torch.from_numpy(s.image).permute(2, 0, 1) / 255 for s in samples]
+        images = [torch.from_numpy(s.image).permute(2, 0, 1).double() / 255 for s in samples]
         targets = [
-            {"boxes": torch.from_numpy(s.boxes), "labels": torch.from_numpy(s.labels)}
+            {"boxes": torch.from_numpy(s.boxes).double(), "labels": torch.from_numpy(s.labels)}
             for s in samples
         ]
         optimizer.zero_grad()
         sum(network(images, targets).values()).backward()
         optimizer.step()
-    network.eval()
+    network.float().eval()
