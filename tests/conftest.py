@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -162,15 +164,22 @@ Make = Callable[[str, Callable[[Path], object]], Path]
 
 @pytest.fixture(scope="session")
 def make_once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """Of the session, or of all sessions that were given one place for it."""
+    """Of the session with all its processes, or of all sessions that were given one place for it."""
     kept: Path | None = request.config.getoption("--bundles")
-    root = kept.absolute() if kept else tmp_path_factory.mktemp("made")
+    own = tmp_path_factory.getbasetemp()
+    root = kept.absolute() if kept else (own.parent if WORKER else own) / "made"
 
     def make(name: str, how: Callable[[Path], object]) -> Path:
         folder = root / name
-        if not folder.exists():
-            root.mkdir(parents=True, exist_ok=True)
-            how(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                try:
+                    how(folder)
+                except BaseException:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    raise
         return folder
 
     return make

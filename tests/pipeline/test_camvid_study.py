@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 import subprocess
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import command
+from tests.conftest import Make, command, link_tree
+from tests.demos import build_demo
 from zmask_export import presets
 from zmask_export.evaluate.plan import attacks
 from zmask_export.evaluate.report import StudyReport
@@ -63,15 +65,20 @@ def test_the_documented_study_measured_what_is_shipped() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not CAMVID.is_dir(), reason="CamVid is not beside this checkout")
-def test_the_whole_study_is_one_command_and_quick_is_quick(tmp_path: Path) -> None:
+def test_the_whole_study_is_one_command_and_quick_is_quick(tmp_path: Path, make_once: Make) -> None:
+    """With the bundles of the demos that other tests use too; the last one it builds itself."""
     shutil.copytree(ROOT / "calib", tmp_path / "calib")
     started = time.monotonic()
+    for model in NETWORKS[:-1]:
+        built = make_once(f"demos/{model}", functools.partial(build_demo, model))
+        link_tree(built, tmp_path / "engines" / model)
     (line,) = re.findall(r"^    zmask-export (evaluate --study .*)$", README, re.MULTILINE)
     given = line.replace("CAMVID", str(CAMVID)).split()
     subprocess.run([*command(*given), "--quick"], cwd=tmp_path, check=True)
     assert time.monotonic() - started < MOST_S
     report = StudyReport.model_validate_json((tmp_path / "study" / REPORT_JSON).read_text("utf-8"))
     assert [network.model for network in report.networks] == NETWORKS
+    assert sorted(path.name for path in (tmp_path / "engines").iterdir()) == sorted(NETWORKS)
     assert report.left_out == ()
     for network in report.networks:
         assert network.left_out == ()

@@ -3,48 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import command, zmask
+from tests.conftest import Make, zmask
+from tests.demos import build_demo
 from zmask_export import presets
 from zmask_export.data.scene import draw_scene
 
 DEMOS = ("icnet", "ddrnet", "bisenet")
 CAMVID = Path(__file__).parents[3] / "shared" / "data" / "camvid"
 SIZE = (360, 480)
-MOST_S = 90
-MOST_BYTES = 4e9
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", params=DEMOS)
-def demo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A shipped demo, built within its limits of time and memory."""
-    folder = tmp_path_factory.mktemp("demo")
+def demo(request: pytest.FixtureRequest, make_once: Make) -> Path:
     model = str(request.param)
-    out = folder / model
-    started = time.monotonic()
-    with (folder / "log").open("w") as log:
-        build = subprocess.Popen(
-            command("build", "--model", model, "--out", out), stdout=log, stderr=log
-        )
-        _, status, usage = os.wait4(build.pid, 0)
-    took = time.monotonic() - started
-    build.returncode = os.waitstatus_to_exitcode(status)
-    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    assert build.returncode == 0, (folder / "log").read_text()
-    assert took < MOST_S
-    assert peak < MOST_BYTES
-    return out
+    return make_once(f"demos/{model}", lambda out: build_demo(model, out))
 
 
 def test_the_demo_finds_its_patch_and_leaves_a_clean_street_alone(
