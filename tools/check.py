@@ -34,7 +34,7 @@ def _run(bundles: str) -> int:
     for name, command in STEPS.items():
         started = time.monotonic()
         # What one step's tests built the other's take.
-        shared = ("--bundles", bundles) if command[0] == "pytest" else ()
+        shared = (f"--bundles={bundles}",) if command[0] == "pytest" else ()
         code = subprocess.run([sys.executable, "-m", *command, *shared], check=False).returncode
         outcome = "ok" if code == 0 else f"failed ({code})"
         print(f"== {name}: {outcome}, {time.monotonic() - started:.0f} s", flush=True)
