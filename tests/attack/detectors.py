@@ -84,13 +84,12 @@ def detector(kind: str, seed: int = 0) -> nn.Module:
                 box_batch_size_per_image=24,
                 **_SIDES,
             )
-    # NumPy's, which are the same on every processor; torch's are not.
-    rng = np.random.default_rng(seed)
+    generator = torch.Generator().manual_seed(seed)
     for name, value in network.state_dict().items():
         if name.endswith("running_mean"):
-            value.copy_(torch.from_numpy(0.1 * rng.standard_normal(value.shape)))
+            value.normal_(0, 0.1, generator=generator)
         elif value.ndim == 4 and not name.startswith("backbone"):
-            value.copy_(torch.from_numpy(0.05 * rng.standard_normal(value.shape)))
+            value.normal_(0, 0.05, generator=generator)
         elif name.endswith("classification_head.cls_logits.bias"):
             value.fill_(-2.5)  # RetinaNet begins with -4.6, which detects nothing
     return network.eval()
@@ -126,8 +125,15 @@ def picture(seed: int, count: int | None = None) -> BoxSample:
 def train(network: nn.Module, steps: int, seed: int = 0) -> None:
     """Teach a detector the rectangles; it comes back in eval mode.
 
-    In float64: what rounds otherwise on another processor then stays below what float32 can tell.
+    Alike on every processor: in float64, where what rounds otherwise stays below what float32 can tell,
+    and from NumPy's normal numbers, for torch's are others with other vector instructions.
     """
+    rng = np.random.default_rng(seed)
+    for name, value in network.state_dict().items():
+        if name.endswith("running_mean"):
+            value.copy_(torch.from_numpy(0.1 * rng.standard_normal(value.shape)))
+        elif value.ndim == 4 and not name.startswith("backbone"):
+            value.copy_(torch.from_numpy(0.05 * rng.standard_normal(value.shape)))
     torch.manual_seed(seed)
     network.double()
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
