@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -85,14 +86,21 @@ def detector(kind: str, seed: int = 0) -> nn.Module:
                 **_SIDES,
             )
     generator = torch.Generator().manual_seed(seed)
+    for value, deviation in _normal(network):
+        value.normal_(0, deviation, generator=generator)
     for name, value in network.state_dict().items():
-        if name.endswith("running_mean"):
-            value.normal_(0, 0.1, generator=generator)
-        elif value.ndim == 4 and not name.startswith("backbone"):
-            value.normal_(0, 0.05, generator=generator)
-        elif name.endswith("classification_head.cls_logits.bias"):
+        if name.endswith("classification_head.cls_logits.bias"):
             value.fill_(-2.5)  # RetinaNet begins with -4.6, which detects nothing
     return network.eval()
+
+
+def _normal(network: nn.Module) -> Iterator[tuple[Tensor, float]]:
+    """What begins with normal numbers, and their standard deviation."""
+    for name, value in network.state_dict().items():
+        if name.endswith("running_mean"):
+            yield value, 0.1
+        elif value.ndim == 4 and not name.startswith("backbone"):
+            yield value, 0.05
 
 
 def bare(kind: str, seed: int = 0) -> DetectorNetwork:
@@ -129,11 +137,8 @@ def train(network: nn.Module, steps: int, seed: int = 0) -> None:
     and from NumPy's normal numbers, for torch's are others with other vector instructions.
     """
     rng = np.random.default_rng(seed)
-    for name, value in network.state_dict().items():
-        if name.endswith("running_mean"):
-            value.copy_(torch.from_numpy(0.1 * rng.standard_normal(value.shape)))
-        elif value.ndim == 4 and not name.startswith("backbone"):
-            value.copy_(torch.from_numpy(0.05 * rng.standard_normal(value.shape)))
+    for value, deviation in _normal(network):
+        value.copy_(torch.from_numpy(deviation * rng.standard_normal(value.shape)))
     torch.manual_seed(seed)
     network.double()
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
