@@ -55,6 +55,15 @@ def test_a_network_is_exported_at_every_size(graphs: Graphs, opened_models: list
     assert [len(_taps(model)) for model in opened_models] == [0, 3, 0, 3]
 
 
+def test_all_curves_are_drawn(graphs: Graphs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling, "SHARES", (0.25, 1.0))
+    monkeypatch.setattr(scaling, "CHANNELS", (4, 8))
+    curves = {c.over: c for c in scaling.curves(graphs, 1, 1, quick=False)}
+    assert set(curves) == {"resolution", "channels", "taps"}
+    assert [point.label for point in curves["resolution"].points] == ["64 x 64", "96 x 128"]
+    assert all(point.bare_ms is not None for point in curves["resolution"].points)
+
+
 def test_the_channels_are_those_of_the_curve(graphs: Graphs, opened_models: list[bytes]) -> None:
     scaling.over_channels(graphs, 1, 1, (4, 8))
     shapes = [tuple(to_model(model).graph.inputs[0].shape or ()) for model in opened_models]
