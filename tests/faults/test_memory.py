@@ -39,7 +39,7 @@ from zmask_export.cli.limited import run_in_child
 
 def work():
     if os.fork() == 0:
-        signal.alarm(5)
+        signal.alarm(30)
         signal.pause()
     os.abort()
 
@@ -136,7 +136,7 @@ def test_a_bundle_that_python_cannot_load(mebibytes: int, bundle: Path) -> None:
 
 def test_a_process_that_an_aborted_verb_left_behind_is_not_waited_for() -> None:
     command = [sys.executable, "-c", LEFT_BEHIND]
-    assert subprocess.run(command, check=False, timeout=4).returncode == 0
+    assert subprocess.run(command, check=False, timeout=20).returncode == 0
 
 
 @pytest.mark.parametrize("verb", FEW)
