@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,3 +74,26 @@ def test_without_onnx_a_graph_of_16_bits_is_refused_with_the_way_out(
     with pytest.raises(BackendUnavailableError, match="16 bits") as caught:
         OnnxRuntimeRunner(b"", precision="bf16")
     assert "pip install onnx" in caught.value.fix
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or (os.cpu_count() or 1) < 2,
+    reason="wants a second core, and a system that can keep a process to one",
+)
+def test_a_process_kept_to_one_core_gets_no_thread_on_another(tmp_path: Path) -> None:
+    """ONNX Runtime alone counts the machine's cores, and would bind a thread to each of them."""
+    graph = tmp_path / "bare.onnx"
+    graph.write_bytes(exported(None))
+    code = f"""
+import os
+from pathlib import Path
+from zmask_export.backends.onnx_runtime import OnnxRuntimeRunner
+core = min(os.sched_getaffinity(0))
+os.sched_setaffinity(0, {{core}})
+before = set(os.listdir("/proc/self/task"))
+runner = OnnxRuntimeRunner(Path({str(graph)!r}).read_bytes(), device="cpu")
+new = set(os.listdir("/proc/self/task")) - before
+print(sum(os.sched_getaffinity(int(task)) != {{core}} for task in new), len(new))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "0"]

@@ -8,7 +8,7 @@ import onnxruntime as ort
 import torch
 from measuring.machine import describe
 
-from zmask_export.profiling.machine import cores
+from zmask_export.backends.runner import cores
 
 
 def test_a_machine_is_described_with_its_commit() -> None:

@@ -16,13 +16,13 @@ import numpy as np
 import onnx_ir as ir
 from measuring.machine import describe
 
+from zmask_export.backends.runner import cores
 from zmask_export.export.bare import OPSET
 from zmask_export.fuse.builder import GraphBuilder
 from zmask_export.fuse.cascade import emit_heatmaps
 from zmask_export.fuse.plan import TapPlan
 from zmask_export.pipeline.network import NetworkOptions, open_network
 from zmask_export.pipeline.plan import plan_network
-from zmask_export.profiling.machine import cores
 from zmask_export.profiling.sessions import bound, open_session
 from zmask_export.profiling.timing import spread, take_turns
 from zmask_export.spec import Size

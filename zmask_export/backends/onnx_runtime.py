@@ -11,7 +11,14 @@ from typing import Any, Literal
 import onnxruntime as ort
 
 from zmask_export.backends.gpu import gpu_count
-from zmask_export.backends.runner import Arrays, DeviceArray, Inputs, closed, require_input
+from zmask_export.backends.runner import (
+    Arrays,
+    DeviceArray,
+    Inputs,
+    closed,
+    cores,
+    require_input,
+)
 from zmask_export.errors import BackendError, BackendUnavailableError, ShapeError, shortage
 from zmask_export.spec import Precision
 
@@ -34,7 +41,7 @@ class OnnxRuntimeRunner:
 
     Args:
         model: the graph's bytes.
-        threads: CPU threads; 0 lets ONNX Runtime choose.
+        threads: CPU threads; 0 lets ONNX Runtime choose, within the cores that this process may use.
         device: where to run; ``auto`` takes the GPU where there is one.
         precision: of the graph.
 
@@ -54,7 +61,7 @@ class OnnxRuntimeRunner:
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = _ONLY_FATAL
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or _own_choice()
         # Its int8 kernels saturate on processors without VNNI; engines do not.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         providers = _providers(device)
@@ -76,7 +83,7 @@ class OnnxRuntimeRunner:
                 "ONNX Runtime could not load its CUDA provider.", fix=_CUDA_FIX
             )
         self._session: ort.InferenceSession | None = session
-        self._turns = threading.BoundedSemaphore(_cores())
+        self._turns = threading.BoundedSemaphore(cores())
         self._kind = "cuda" if used == _CUDA else "cpu"
         self.name = f"onnxruntime-{used.removesuffix('ExecutionProvider').lower()}"
         self._shapes = {i.name: list(i.shape) for i in session.get_inputs()}
@@ -129,9 +136,13 @@ class OnnxRuntimeRunner:
         self._session = None
 
 
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _own_choice() -> int:
+    """0, which lets ONNX Runtime choose, unless this process may not use every core.
+
+    It counts the machine's cores and binds a thread to each, allowed or not.
+    """
+    allowed = cores()
+    return 0 if allowed == os.cpu_count() else allowed
 
 
 def _providers(device: Device) -> list[Any]:

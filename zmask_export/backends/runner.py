@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
@@ -105,6 +106,11 @@ def require_input(inputs: Inputs, name: str, shape: Sequence[object]) -> NDArray
             fix="Resize the image, or build with another --input-size or --batch.",
         )
     return value
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def closed() -> UsageError:

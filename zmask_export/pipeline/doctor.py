@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from zmask_export.backends.gpu import gpus
+from zmask_export.backends.runner import cores
 from zmask_export.pipeline import doctor_runners as runners
-from zmask_export.profiling.machine import cores, describe, installed
+from zmask_export.profiling.machine import describe, installed
 from zmask_export.spec import Spec
 
 Group = Literal["machine", "packages", "runners", "compilers", "c++"]

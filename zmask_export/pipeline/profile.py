@@ -9,6 +9,7 @@ from pathlib import Path
 from zmask_export import __version__
 from zmask_export.artifacts.manifest import Manifest
 from zmask_export.artifacts.scratch import scratch
+from zmask_export.backends.runner import cores
 from zmask_export.data import images
 from zmask_export.data.images import OnBad
 from zmask_export.errors import UsageError
@@ -16,7 +17,7 @@ from zmask_export.pipeline.profile_frames import Frames, choose_frames
 from zmask_export.pipeline.profile_runs import Work
 from zmask_export.pipeline.progress import Reporter, Silent
 from zmask_export.profiling import memory
-from zmask_export.profiling.machine import cores, describe, versions
+from zmask_export.profiling.machine import describe, versions
 from zmask_export.profiling.record import (
     CaseName,
     FrameInfo,

@@ -8,6 +8,7 @@ import platform
 from pathlib import Path
 
 from zmask_export.backends.gpu import gpus
+from zmask_export.backends.runner import cores
 from zmask_export.spec import Spec
 
 PACKAGES = (
@@ -31,11 +32,6 @@ class Machine(Spec):
     system: str
     gpus: tuple[str, ...]
     load: float
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def describe(threads: int) -> Machine:

@@ -54,7 +54,7 @@ def open_runner(bundle: CheckedBundle, backend: Backend, *, threads: int) -> Cho
         bundle: with the bytes of :func:`runner_files`.
         backend: ``auto`` takes an engine that can run on this machine's GPU, else ONNX Runtime, which
             takes a GPU where it can.
-        threads: CPU threads of ONNX Runtime; 0 lets it choose.
+        threads: CPU threads of ONNX Runtime; 0 lets it choose, within the cores of this process.
 
     Raises:
         UsageError: an unknown backend.

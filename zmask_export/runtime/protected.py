@@ -209,7 +209,8 @@ def load(
             machine's GPU and packages can run it, else ONNX Runtime, there on CUDA where it can.
             ``onnxruntime`` is that without the engines, ``onnxruntime-cpu`` and ``onnxruntime-cuda`` say
             where; ``tensorrt`` and ``tensorrt-rtx`` take that engine or nothing.
-        threads: CPU threads of ONNX Runtime; 0 lets it choose.
+        threads: CPU threads of ONNX Runtime; 0 lets it choose, within the cores that this process may
+            use.
         verify_key: public key that the bundle must be signed with: the path of a PEM file, its bytes, or
             the key's 32 bytes. The signature is checked before anything in the bundle is parsed. None
             takes signed and unsigned bundles.
