@@ -13,10 +13,15 @@ import sys
 import tempfile
 import time
 
+from zmask_export.cli import heap
+
 # One process a core; tests of one file share what they built, and the longest files come first.
 CORES = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder")
-# glibc would map large tensors anew for every operation: a quarter of a build's time.
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2 << 30), "MALLOC_TRIM_THRESHOLD_": str(4 << 30)}
+# For tests that compute in their own process what the program does in one that it set up.
+MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": str(heap.MMAP_THRESHOLD),
+    "MALLOC_TRIM_THRESHOLD_": str(heap.TRIM_THRESHOLD),
+}
 STEPS = {
     "format": ("ruff", "format", "--check", "."),
     "lint": ("ruff", "check", "."),

@@ -15,7 +15,7 @@ import click
 
 from zmask_export import __version__
 from zmask_export.artifacts.files import output_error
-from zmask_export.cli import interrupts, limited
+from zmask_export.cli import heap, interrupts, limited
 from zmask_export.cli.missing import not_installed
 from zmask_export.errors import UsageError, ZMaskError, memory_limit, out_of_memory, shortage
 
@@ -36,6 +36,9 @@ _VERBS = {
     "triton": "Write a bundle into a model repository of NVIDIA Triton.",
     "verify": "Compare a bundle with the PyTorch reference again.",
 }
+
+_COMPUTING = {"build", "calibrate", "craft", "evaluate", "fit", "verify"}
+"""Verbs whose tensors are large."""
 
 
 UNREAD = 141
@@ -95,6 +98,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point. Errors of ours become two lines and their exit code; never a traceback."""
     given = sys.argv[1:] if arguments is None else arguments
     if memory_limit() is None or not limited.SUPPORTED:
+        if not _COMPUTING.isdisjoint(given):
+            heap.keep_freed()
         sys.exit(run(given))
     code = limited.run_in_child(lambda: run(given))
     sys.exit(_show(out_of_memory(), given) if code is None else code)
