@@ -11,7 +11,7 @@ from zmask_export.artifacts.yaml_file import load_yaml
 from zmask_export.data.segmentation import split_images
 from zmask_export.spec import Spec
 
-QUICK_IMAGES = 4
+QUICK_IMAGES = 2
 QUICK_RESAMPLES = 100
 
 TABLE_ROWS: tuple[Literal["Rand", "S", "M", "L"], ...] = ("Rand", "S", "M", "L")
