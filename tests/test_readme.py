@@ -6,6 +6,7 @@ CAMVID is the real data set, where it is at hand.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -16,6 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.conftest import Make, link_tree
+from tests.demos import build_demo
 from zmask_export.data.scene import draw_scene
 from zmask_export.models import registry, weights
 
@@ -65,10 +68,10 @@ def test_make_targets_run_what_the_readme_says() -> None:
 
 
 @pytest.fixture(scope="module")
-def demo(desk: Path) -> Path:
-    """What ``make demo`` builds."""
-    result = execute("zmask-export build --model icnet --force", desk)
-    assert result.returncode == 0, result.stderr
+def demo(desk: Path, make_once: Make) -> Path:
+    """What ``make demo`` builds, the one of the demo's tests."""
+    built = make_once("demos/icnet", functools.partial(build_demo, "icnet"))
+    link_tree(built, desk / "engines" / "icnet")
     return desk
 
 
