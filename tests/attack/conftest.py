@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from tests.attack import detectors
 from tests.attack.detectors import DEFENSE
+from tests.conftest import Make
 from tests.small import random_calibration
 from zmask_export.artifacts.calibration import Calibration
 from zmask_export.attack.losses import pixel_losses
@@ -83,10 +84,9 @@ def calibration(bare: BareNetwork) -> Calibration:
 
 
 @pytest.fixture(scope="session")
-def trained() -> DetectorNetwork:
+def trained(make_once: Make) -> DetectorNetwork:
     """An SSD that has learnt to find rectangles."""
-    network = detectors.detector("ssd")
-    detectors.train(network, 250)
+    network = detectors.taught("ssd", 250, make_once)
     return DetectorNetwork(network, detectors.PREPROCESS, dict(detectors.PATHS))
 
 

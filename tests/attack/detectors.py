@@ -16,6 +16,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import MultiScaleRoIAlign
 
+from tests.conftest import Make
 from zmask_export.data.coco import BoxSample
 from zmask_export.models.detection.network import DetectorNetwork
 from zmask_export.spec import DefenseSpec, Preprocess
@@ -154,3 +155,18 @@ def train(network: nn.Module, steps: int, seed: int = 0) -> None:
         sum(network(images, targets).values()).backward()
         optimizer.step()
     network.float().eval()
+
+
+def taught(kind: str, steps: int, make_once: Make) -> nn.Module:
+    """A detector after :func:`train`; of a session's equal ones the first alone is trained."""
+
+    def make(folder: Path) -> None:
+        network = detector(kind)
+        train(network, steps)
+        folder.mkdir()
+        torch.save(network.state_dict(), folder / "weights.pt")
+
+    weights = make_once(f"taught/{kind}-{steps}", make) / "weights.pt"
+    network = detector(kind).eval()
+    network.load_state_dict(torch.load(weights, weights_only=True))
+    return network

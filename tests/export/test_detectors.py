@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import NameFixPass, TopologicalSortPass
 from torch import nn
 
-from tests.attack.detectors import KINDS, PATHS, PREPROCESS, SIZE, detector, picture, train
+from tests.attack.detectors import KINDS, PATHS, PREPROCESS, SIZE, detector, picture, taught
+from tests.conftest import Make
 from zmask_export.backends.runner import Arrays
 from zmask_export.data.images import ImageFolder, to_float
 from zmask_export.export.bare import export_bare
@@ -78,18 +79,12 @@ def _require_equal(expected: Arrays, found: Arrays, least: float) -> int:
     return count
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def taught(request: pytest.FixtureRequest) -> nn.Module:
-    """A tiny detector that has learnt to find coloured rectangles."""
-    network = detector(request.param)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_detector_finds_what_torchvision_finds(kind: str, make_once: Make) -> None:
     # Proposals that nearly tie are noise too: a two-stage detector must have learnt more.
-    train(network, 200 if request.param == "fasterrcnn" else 60)
-    return network
-
-
-def test_a_detector_finds_what_torchvision_finds(taught: nn.Module) -> None:
-    pristine = copy.deepcopy(taught)
-    reference = DetectorNetwork(taught, PREPROCESS, dict(PATHS))
+    network = taught(kind, 200 if kind == "fasterrcnn" else 60, make_once)
+    pristine = copy.deepcopy(network)
+    reference = DetectorNetwork(network, PREPROCESS, dict(PATHS))
     session = _session(PlainDetector(reference, SIZE), SIZE)
     images = [picture(seed, seed % 4).image for seed in range(IMAGES)]
     rng = np.random.default_rng(0)

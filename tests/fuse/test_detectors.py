@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,9 +10,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tests.attack.detectors import DEFENSE, KINDS, PATHS, PREPROCESS, SIZE, detector, picture, train
+from tests.attack.detectors import DEFENSE, KINDS, PATHS, PREPROCESS, SIZE, picture, taught
+from tests.conftest import Make
 from tests.small import random_calibration, split_flags
-from zmask_export.artifacts.calibration import Calibration
 from zmask_export.backends.onnx_runtime import OnnxRuntimeRunner
 from zmask_export.backends.tensorrt import available, compile_engine
 from zmask_export.data.images import to_float
@@ -42,36 +41,43 @@ def _images() -> list[NDArray[np.uint8]]:
     return images
 
 
-@functools.cache
-def _bare(kind: str) -> DetectorNetwork:
-    network = detector(kind)
-    train(network, 200 if kind == "fasterrcnn" else 60)
-    # Under it lie exact ties, which a covered rectangle gives: rounding decides among them.
-    apply_limits(network, DetectorLimits(score_threshold=0.3))
-    return DetectorNetwork(network, PREPROCESS, dict(PATHS))
+class Case:
+    """A detector of one kind that finds rectangles, with a calibration that splits the images."""
+
+    def __init__(self, kind: str, make_once: Make) -> None:
+        self.kind = kind
+        network = taught(kind, 200 if kind == "fasterrcnn" else 60, make_once)
+        # Under it lie exact ties, which a covered rectangle gives: rounding decides among them.
+        apply_limits(network, DetectorLimits(score_threshold=0.3))
+        self.bare = DetectorNetwork(network, PREPROCESS, dict(PATHS))
+        calibration = random_calibration(self.bare, DEFENSE, size=SIZE)
+        # A mask that leaves most of an image: a covered one holds nothing but ties.
+        assert calibration.fusion is not None
+        calibration.fusion[5] = FAINT
+        pixels = torch.from_numpy(to_float(_images()))
+        self.calibration = split_flags(self.bare, calibration, pixels)
+
+    def model(self, policy: Policy, batch: int | None = None) -> bytes:
+        exported = export_bare(PlainDetector(self.bare, SIZE), SIZE, batch)
+        return fuse(exported, self.calibration, FuseOptions(policy)).to_bytes()
 
 
-@functools.cache
-def _calibration(kind: str) -> Calibration:
-    calibration = random_calibration(_bare(kind), DEFENSE, size=SIZE)
-    # A mask that leaves most of an image: a covered one holds nothing but ties.
-    assert calibration.fusion is not None
-    calibration.fusion[5] = FAINT
-    return split_flags(_bare(kind), calibration, torch.from_numpy(to_float(_images())))
+@pytest.fixture(scope="module", params=KINDS)
+def case(request: pytest.FixtureRequest, make_once: Make) -> Case:
+    return Case(request.param, make_once)
 
 
-@functools.cache
-def _model(kind: str, policy: Policy) -> bytes:
-    exported = export_bare(PlainDetector(_bare(kind), SIZE), SIZE)
-    return fuse(exported, _calibration(kind), FuseOptions(policy)).to_bytes()
+@pytest.fixture(scope="module")
+def gated(case: Case) -> bytes:
+    return case.model(Policy.GATED)
 
 
 @pytest.mark.parametrize("policy", list(Policy))
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_protected_detector_is_its_reference(kind: str, policy: Policy) -> None:
-    reference = ZMask(_bare(kind), _calibration(kind), policy)
+def test_a_protected_detector_is_its_reference(case: Case, gated: bytes, policy: Policy) -> None:
+    reference = ZMask(case.bare, case.calibration, policy)
     named = [(str(index), image) for index, image in enumerate(_images())]
-    runner = OnnxRuntimeRunner(_model(kind, policy), threads=1)
+    model = gated if policy is Policy.GATED else case.model(policy)
+    runner = OnnxRuntimeRunner(model, threads=1)
     report = verify(reference, runner, named, LIMITS, batches=(1, 3))
     assert report.problems == []
     assert {c.flag for c in report.comparisons} == {False, True}
@@ -88,15 +94,14 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
             yield from _nodes(attribute.g)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_follows_a_suppression_stands_behind_the_gate(kind: str) -> None:
-    model = onnx.load_model_from_string(_model(kind, Policy.GATED))
+def test_what_follows_a_suppression_stands_behind_the_gate(case: Case, gated: bytes) -> None:
+    model = onnx.load_model_from_string(gated)
     (gate,) = (node for node in model.graph.node if node.op_type == "If")
     inside = [node for branch in gate.attribute for node in _nodes(branch.g)]
     assert not any(node.op_type == "Loop" for node in inside)
     outside = [node.name for node in model.graph.node]
     assert any(name.startswith("suppression/") for name in outside)
-    if kind == "fasterrcnn":
+    if case.kind == "fasterrcnn":
         # The second stage runs once, whatever the gate says.
         assert sum("roi_heads.box_head.fc6" in name for name in outside) == 1
         assert not any("roi_heads" in node.name for node in inside)
@@ -104,10 +109,9 @@ def test_what_follows_a_suppression_stands_behind_the_gate(kind: str) -> None:
 
 @pytest.mark.skipif(available("tensorrt-rtx") is not None, reason="no tensorrt-rtx here")
 @pytest.mark.slow
+@pytest.mark.parametrize("case", ["fasterrcnn"], indirect=True)
 @pytest.mark.parametrize("policy", list(Policy))
-def test_a_two_stage_detector_compiles(policy: Policy) -> None:
-    exported = export_bare(PlainDetector(_bare("fasterrcnn"), SIZE), SIZE, 1)
-    model = fuse(exported, _calibration("fasterrcnn"), FuseOptions(policy)).to_bytes()
-    engine = compile_engine(model, "tensorrt-rtx", batch=None)
+def test_a_two_stage_detector_compiles(case: Case, policy: Policy) -> None:
+    engine = compile_engine(case.model(policy, 1), "tensorrt-rtx", batch=None)
     assert engine.data
     assert engine.activation_bytes

@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from tests.attack import detectors
-from tests.conftest import Inputs, contents
+from tests.conftest import Inputs, Make, contents
 from tests.drawn import PATCH_SIZE
 from tests.small import as_float, random_calibration, split_flags
 from zmask_export.artifacts.calibration import Calibration
@@ -111,7 +111,7 @@ class TinyDetector:
 
 
 @pytest.fixture(scope="session")
-def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> TinyDetector:
+def tiny_detector(tmp_path_factory: pytest.TempPathFactory, make_once: Make) -> TinyDetector:
     root = tmp_path_factory.mktemp("detector")
     camvid = root / "camvid"
     for folder in ("images", "labels"):
@@ -127,8 +127,7 @@ def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> TinyDetector:
     noise = np.random.default_rng(3).integers(0, 256, (20, 26, 3), dtype=np.uint8)
     Image.fromarray(noise).save(root / "noise.png")
 
-    network = detectors.detector("retinanet")
-    detectors.train(network, 100)
+    network = detectors.taught("retinanet", 100, make_once)
     bare = DetectorNetwork(network, detectors.PREPROCESS, dict(detectors.PATHS))
     images = np.stack([sample.image for sample in samples] * 2)
     images[4:, 30:50, 30:56] = noise
