@@ -98,7 +98,7 @@ def test_the_configuration_says_what_it_left_out(cpp: Build) -> None:
 def test_unit_tests(cpp: Build) -> None:
     ran = done("ctest", "--test-dir", cpp.folder, "--output-on-failure")
     assert ran.returncode == 0, ran.stdout
-    assert "100% tests passed, 0 tests failed out of 5" in ran.stdout
+    assert "100% tests passed, 0 tests failed out of 6" in ran.stdout
 
 
 def test_no_build_replaces_the_source(inputs: Inputs, tmp_path: Path) -> None:

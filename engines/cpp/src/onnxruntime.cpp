@@ -12,6 +12,7 @@
 #include <onnxruntime_cxx_api.h>
 
 #include "runner.hpp"
+#include "threads.hpp"
 
 namespace zmask {
 namespace {
@@ -103,7 +104,7 @@ class OnnxRuntimeRunner final : public Runner {
     try {
       Ort::SessionOptions settings;
       settings.SetLogSeverityLevel(ORT_LOGGING_LEVEL_FATAL);
-      settings.SetIntraOpNumThreads(options.threads);
+      settings.SetIntraOpNumThreads(cpu_threads(options.threads));
       // Its int8 kernels saturate on processors without VNNI; engines do not.
       settings.AddConfigEntry("session.disable_quant_qdq", "1");
       cuda_ = use_cuda(options.device);

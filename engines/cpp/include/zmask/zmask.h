@@ -39,7 +39,7 @@ typedef struct zmask_result zmask_result;
 typedef struct zmask_options {
   int32_t backend;
   int32_t device;
-  int32_t threads; /* CPU threads of ONNX Runtime; 0 lets it choose */
+  int32_t threads; /* CPU threads of ONNX Runtime; 0 lets it choose, within the cores of this process */
   /* Public key that the bundle must be signed with, the .pub file of keygen; NULL: signed or not */
   const char* verify_key;
 } zmask_options;

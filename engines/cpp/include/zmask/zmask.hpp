@@ -201,7 +201,7 @@ struct Options {
   Backend backend = Backend::automatic;
   // For ONNX Runtime. automatic: CUDA where ONNX Runtime has it and the machine shows a GPU.
   Device device = Device::automatic;
-  // CPU threads of ONNX Runtime; 0 lets it choose.
+  // CPU threads of ONNX Runtime; 0 lets it choose, within the cores of this process.
   int threads = 0;
   // Public key that the bundle must be signed with, checked before anything in it is parsed: the .pub
   // file of `zmask-export keygen` (PEM). None takes signed and unsigned bundles.
