@@ -31,7 +31,12 @@ def _dead_pid() -> int:
 @pytest.fixture
 def running() -> Iterator[int]:
     """The number of a process that runs; to be asked after must not disturb it."""
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", "input()"],
+        stdin=subprocess.PIPE,
+        # Under nohup it would not notice a SIGHUP.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    ) as process:
         yield process.pid
         process.terminate()
     assert process.returncode == -signal.SIGTERM
@@ -230,6 +235,18 @@ def test_a_running_replacement_is_left_alone(tmp_path: Path, running: int) -> No
     (tmp_path / name).mkdir()
     recover(tmp_path / "bundle")
     assert contents(tmp_path) == [name]
+
+
+def test_a_folder_that_cannot_be_listed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)  # root may list every folder
+    with pytest.raises(OutputError) as caught:
+        recover(tmp_path / "bundle")
+    assert str(tmp_path) in caught.value.what
 
 
 def test_there_is_nothing_to_recover_in_a_folder_that_is_not_there(tmp_path: Path) -> None:

@@ -65,6 +65,44 @@ def test_a_folder_that_went_before_its_lock_is_made_again(
         assert folder not in gone
 
 
+def test_a_folder_that_went_before_it_was_opened_is_made_again(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, gone = tempfile.mkdtemp, []
+
+    def and_take_the_first(**given: Any) -> str:
+        name = make(**given)
+        if not gone:
+            gone.append(name)
+            Path(name).rmdir()
+        return name
+
+    monkeypatch.setattr(tempfile, "mkdtemp", and_take_the_first)
+    with scratch("work") as folder:
+        assert folder.is_dir()
+    assert len(gone) == 1
+
+
+def test_a_file_that_cannot_be_removed_keeps_no_other(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink, stuck = os.unlink, []
+
+    def but_not_the_first(path: Any, **given: Any) -> None:
+        if not stuck:
+            stuck.append(os.path.basename(path))
+            raise PermissionError
+        unlink(path, **given)
+
+    left = temporary / "zmask-work-killed"
+    left.mkdir()
+    for name in ("a", "b", "c"):
+        (left / name).touch()
+    monkeypatch.setattr(os, "unlink", but_not_the_first)
+    with scratch("work"):
+        assert [path.name for path in left.iterdir()] == stuck
+
+
 def test_a_folder_needs_no_locks(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(*_: object) -> None:
         raise OSError(os.strerror(37))

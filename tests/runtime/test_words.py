@@ -81,7 +81,7 @@ LOADS: dict[str, tuple[dict[str, Any], type[ZMaskError], str, str]] = {
         {"threads": -1},
         UsageError,
         "-1 threads are not possible.",
-        "Give 0 or more.",
+        "Give 0 to 4096.",
     ),
     "a share above 1": (
         {"max_covered": 1.5},

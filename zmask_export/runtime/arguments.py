@@ -34,7 +34,7 @@ def require_threads(given: Any) -> int:
     """
     if isinstance(given, Integral) and 0 <= int(given) <= MOST_THREADS:
         return int(given)
-    raise UsageError(f"{given!r} threads are not possible.", fix="Give 0 or more.")
+    raise UsageError(f"{given!r} threads are not possible.", fix=f"Give 0 to {MOST_THREADS}.")
 
 
 def require_share(given: Any) -> float:
