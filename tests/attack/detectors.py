@@ -24,6 +24,8 @@ from zmask_export.spec import DefenseSpec, Preprocess
 SIZE = (64, 80)
 CLASSES = 4
 KINDS = ("retinanet", "ssd", "fasterrcnn")
+STEPS = {"retinanet": 60, "ssd": 60, "fasterrcnn": 200}
+"""Enough to find rectangles; proposals that nearly tie want more."""
 LOSSES = {
     "retinanet": {"classification", "bbox_regression"},
     "ssd": {"classification", "bbox_regression"},

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import NameFixPass, TopologicalSortPass
 from torch import nn
 
-from tests.attack.detectors import KINDS, PATHS, PREPROCESS, SIZE, detector, picture, taught
+from tests.attack.detectors import KINDS, PATHS, PREPROCESS, SIZE, STEPS, detector, picture, taught
 from tests.conftest import Make
 from zmask_export.backends.runner import Arrays
 from zmask_export.data.images import ImageFolder, to_float
@@ -81,8 +81,7 @@ def _require_equal(expected: Arrays, found: Arrays, least: float) -> int:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_detector_finds_what_torchvision_finds(kind: str, make_once: Make) -> None:
-    # Proposals that nearly tie are noise too: a two-stage detector must have learnt more.
-    network = taught(kind, 200 if kind == "fasterrcnn" else 60, make_once)
+    network = taught(kind, STEPS[kind], make_once)
     pristine = copy.deepcopy(network)
     reference = DetectorNetwork(network, PREPROCESS, dict(PATHS))
     session = _session(PlainDetector(reference, SIZE), SIZE)

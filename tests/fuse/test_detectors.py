@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tests.attack.detectors import DEFENSE, KINDS, PATHS, PREPROCESS, SIZE, picture, taught
+from tests.attack.detectors import DEFENSE, KINDS, PATHS, PREPROCESS, SIZE, STEPS, picture, taught
 from tests.conftest import Make
 from tests.small import random_calibration, split_flags
 from zmask_export.backends.onnx_runtime import OnnxRuntimeRunner
@@ -46,7 +46,7 @@ class Case:
 
     def __init__(self, kind: str, make_once: Make) -> None:
         self.kind = kind
-        network = taught(kind, 200 if kind == "fasterrcnn" else 60, make_once)
+        network = taught(kind, STEPS[kind], make_once)
         # Under it lie exact ties, which a covered rectangle gives: rounding decides among them.
         apply_limits(network, DetectorLimits(score_threshold=0.3))
         self.bare = DetectorNetwork(network, PREPROCESS, dict(PATHS))
